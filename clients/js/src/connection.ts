@@ -138,9 +138,10 @@ export class Connection {
       this.#write(socket, { token, ...this.#owner.registration() });
     };
     socket.onmessage = ({ data }) => this.#socket === socket && this.#received(String(data));
-    // A close event follows. Without a listener, some runtimes throw.
-    socket.onerror = () => {};
-    socket.onclose = ({ code, reason }) => this.#socket === socket && this.#closed(code, reason);
+    const closed = ({ code, reason }: { code: number; reason: string }) => this.#socket === socket && this.#closed(code, reason);
+    socket.onclose = closed;
+    // Some runtimes have no close event for a socket that does not open.
+    socket.onerror = () => setTimeout(() => socket.readyState === 3 && closed({ code: 1006, reason: "" }));
   }
 
   async #limitOpening(attempt: number, url: string): Promise<void> {
@@ -193,8 +194,10 @@ export class Connection {
     clearTimeout(this.#limit);
     this.#why = "register";
     this.#registeredAt = Date.now();
-    this.#become("open");
+    this.state = "open";
+    this.problem = undefined;
     this.#owner.registered(reply);
+    this.#owner.changed();
   }
 
   #closed(code: number, reason: string): void {

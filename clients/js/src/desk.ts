@@ -272,8 +272,12 @@ export class DeskCore {
     const { connection, wire } = this;
     if (connection.isOpen) {
       // Everything that was sent is taken in before the session ends.
-      const left = new Promise<void>((resolve) => wire.command("Application", "Unregister", {}, () => resolve()));
-      await Promise.race([left, new Promise((resolve) => setTimeout(resolve, CLOSE_MS))]);
+      await new Promise<void>((resolve) => {
+        wire.command("Application", "Unregister", {}, () => resolve());
+        // The connection is lost meanwhile, and must not be made again.
+        this.on("state", () => resolve());
+        setTimeout(resolve, CLOSE_MS);
+      });
     }
     connection.stop(new SwitchboardError("CLOSED", "the page closed the desk"));
   }

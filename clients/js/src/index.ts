@@ -7,7 +7,7 @@ export type * from "./switchboard.js";
 
 /** See switchboard.d.ts. */
 export function connect(options: api.Options): api.Desk<any> {
-  check(options);
+  if (!options.source) throw new TypeError("connect: source is missing");
   const core = new DeskCore(options);
   if (typeof window === "undefined") core.connection.start();
   else void attachPage(core);
@@ -18,12 +18,6 @@ export function connect(options: api.Options): api.Desk<any> {
 async function attachPage(core: DeskCore): Promise<void> {
   const { attach } = await import("./page.js");
   if (core.connection.state !== "closed") await attach(core);
-}
-
-/** Throws for options that cannot be meant. */
-function check({ source, WebSocket }: api.Options): void {
-  if (typeof source !== "string" || !source) throw new TypeError("connect: source is missing");
-  if (!WebSocket && !globalThis.WebSocket) throw new TypeError("connect: WebSocket is missing");
 }
 
 /** The methods of a desk. */

@@ -124,10 +124,5 @@ test("another version of the protocol is not spoken", async () => {
 });
 
 test("wrong options throw, and nothing else does", () => {
-  for (const options of [{}, { source: "" }, { source: "a" }]) {
-    const { WebSocket } = globalThis as any;
-    delete (globalThis as any).WebSocket;
-    expect(() => connect(options as any)).toThrow(TypeError);
-    if (WebSocket) (globalThis as any).WebSocket = WebSocket;
-  }
+  for (const options of [{}, { source: "" }]) expect(() => connect(options as any)).toThrow(TypeError);
 });

@@ -69,8 +69,9 @@ test("after a restart, a channel with durable history is recovered and another o
   await until("the first", () => got.length === 1);
   const before = new Date();
   const recovered = next(near, "back");
+  const away = next(near, "state", ({ state }) => state === "connecting");
   await broker.stop();
-  await next(near, "state", ({ state }) => state === "connecting");
+  await away;
   await broker.run();
   const { how, patterns, since } = await recovered;
   expect([how, patterns]).toEqual(["recovered", ["Phone/Call/*"]]);
@@ -80,8 +81,9 @@ test("after a restart, a channel with durable history is recovered and another o
   await until("the second", () => got.length === 2);
   await near.subscribe("Desktop/Note/*", () => {}).ready;
   const lost = next(near, "back");
+  const awayAgain = next(near, "state", ({ state }) => state === "connecting");
   await broker.stop();
-  await next(near, "state", ({ state }) => state === "connecting");
+  await awayAgain;
   await broker.run();
   expect(await lost).toMatchObject({ how: "lost", patterns: ["Desktop/Note/*"] });
   expect(got).toEqual([1, 2]);
@@ -157,6 +159,18 @@ test("a dead connection is found by a ping when the clock has jumped", async () 
   vi.spyOn(Date, "now").mockReturnValue(Date.now() + 3_600_000);
   onTestFinished(() => void vi.restoreAllMocks());
   expect(await back).toMatchObject({ how: "resumed" });
+});
+
+test("a desk that is closed while its connection is lost does not connect again", async () => {
+  const broker = await Broker.start();
+  const proxy = await Proxy.start(() => broker.port);
+  const near = desk(proxy.url, { source: "near" });
+  await near.opened();
+  proxy.deafen();
+  const closing = near.close();
+  proxy.cut();
+  await within("the close", closing);
+  expect([near.state, proxy.accepted]).toEqual(["closed", 1]);
 });
 
 test("a will is published when the session ends without leaving", async () => {
