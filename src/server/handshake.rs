@@ -8,6 +8,7 @@ use super::admission::Cap;
 use super::names;
 use super::over_http::Endpoint;
 use super::refusal::{Reason, Refusal};
+use super::script::Script;
 use super::tokens;
 use super::upgrade;
 use crate::config::Http;
@@ -46,6 +47,8 @@ pub(super) enum Decision {
     Probe,
     /// 204: a browser asks whether a page may send a request.
     Preflight,
+    /// 200: a file of the JavaScript client.
+    Script(Script),
     /// A message without a WebSocket, whose body is yet to be read.
     Call(Endpoint),
     /// An error status.
@@ -57,8 +60,8 @@ pub(super) enum Decision {
 enum Resource {
     Root,
     WebSocket,
-    /// A client library for browsers.
-    Script,
+    /// A file of the JavaScript client.
+    Script(Script),
     /// HTTP without a WebSocket.
     Call(Endpoint),
 }
@@ -68,8 +71,7 @@ impl Resource {
         match path {
             "/" => Some(Self::Root),
             "/ws" => Some(Self::WebSocket),
-            "/switchboard.js" | "/switchboard.global.js" => Some(Self::Script),
-            _ => Endpoint::of(path).map(Self::Call),
+            _ => Script::at(path).map(Self::Script).or_else(|| Endpoint::of(path).map(Self::Call)),
         }
     }
 
@@ -77,7 +79,7 @@ impl Resource {
     fn methods(self) -> &'static str {
         match self {
             Self::Root => "GET, HEAD, OPTIONS",
-            Self::WebSocket | Self::Script => "GET",
+            Self::WebSocket | Self::Script(_) => "GET",
             Self::Call(_) => "POST",
         }
     }
@@ -100,21 +102,18 @@ fn check(head: &Head<'_>, http: &Http) -> Result<Decision, Refusal> {
     match resource {
         Resource::WebSocket => drop(tokens::read(head.headers)?),
         Resource::Call(_) => drop(tokens::of_authorization(head.headers)?),
-        Resource::Root | Resource::Script => {}
+        Resource::Root | Resource::Script(_) => {}
     }
     check_method(head.method, resource)?;
-    let upgrade = if resource == Resource::WebSocket { Some(upgrade::check(head)?) } else { None };
+    let decision = match resource {
+        Resource::WebSocket => upgrade::check(head)?,
+        Resource::Root if head.method == Method::OPTIONS => Decision::Preflight,
+        Resource::Root => Decision::Probe,
+        Resource::Script(script) => Decision::Script(script),
+        Resource::Call(endpoint) => Decision::Call(endpoint),
+    };
     check_room(head.busy)?;
-    match (resource, upgrade) {
-        (Resource::WebSocket, Some(upgrade)) => Ok(upgrade),
-        (Resource::Root, _) if head.method == Method::OPTIONS => Ok(Decision::Preflight),
-        (Resource::Root, _) => Ok(Decision::Probe),
-        (Resource::Call(endpoint), _) => Ok(Decision::Call(endpoint)),
-        (Resource::WebSocket | Resource::Script, _) => {
-            let text = format!("this version of switchboard does not serve {} yet", head.path);
-            Err(Refusal::new(StatusCode::NOT_IMPLEMENTED, Reason::Path, text))
-        }
-    }
+    Ok(decision)
 }
 
 fn check_host(head: &Head<'_>, resource: Resource, http: &Http) -> Result<(), Refusal> {
@@ -140,7 +139,7 @@ fn check_origin(headers: &HeaderMap, resource: Resource, http: &Http) -> Result<
     let Some(origin) = origins.next() else { return Ok(()) };
     let is_allowed = |origin: &str| match resource {
         Resource::Call(_) => names::is_listed_origin(origin, http),
-        Resource::Root | Resource::WebSocket | Resource::Script => names::is_allowed_origin(origin, http),
+        Resource::Root | Resource::WebSocket | Resource::Script(_) => names::is_allowed_origin(origin, http),
     };
     let origin = origin.to_str().ok().filter(|_| origins.next().is_none());
     if origin.is_some_and(is_allowed) {
@@ -148,7 +147,7 @@ fn check_origin(headers: &HeaderMap, resource: Resource, http: &Http) -> Result<
     }
     let text = match resource {
         Resource::Call(_) => "this Origin may not call; list it in http.allowed_origins",
-        Resource::Root | Resource::WebSocket | Resource::Script => {
+        Resource::Root | Resource::WebSocket | Resource::Script(_) => {
             "this Origin may not connect; loopback origins may, and those that http.allowed_origins lists"
         }
     };
@@ -166,7 +165,7 @@ fn check_query(head: &Head<'_>, resource: Resource) -> Result<(), Refusal> {
     }
     let text = match resource {
         Resource::Call(_) => "a token must not be in the URL; send it in the header Authorization",
-        Resource::Root | Resource::WebSocket | Resource::Script => {
+        Resource::Root | Resource::WebSocket | Resource::Script(_) => {
             "a token must not be in the URL; send it in data.token of Broker/Application/Register, in the header \
              Authorization, or as the sub-protocol switchboard.token.<base64url>"
         }
@@ -265,7 +264,7 @@ mod tests {
     fn status(method: &str, target: &str, changes: &[(&str, &str)]) -> u16 {
         match answer(method, target, changes, None) {
             Decision::Upgrade { .. } => 101,
-            Decision::Probe => 200,
+            Decision::Probe | Decision::Script(_) => 200,
             Decision::Preflight => 204,
             // The call itself decides.
             Decision::Call(_) => 100,
@@ -291,8 +290,8 @@ mod tests {
             ("HEAD", "/", 200),
             ("OPTIONS", "/", 204),
             ("POST", "/", 405),
-            ("GET", "/switchboard.js", 501),
-            ("GET", "/switchboard.global.js", 501),
+            ("GET", "/switchboard.js", 200),
+            ("GET", "/switchboard.global.js", 200),
             ("POST", "/switchboard.js", 405),
             ("POST", "/v1/publish", 100),
             ("POST", "/v1/request", 100),

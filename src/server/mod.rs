@@ -30,6 +30,7 @@ mod problem;
 mod refusal;
 mod reload;
 mod same_user;
+mod script;
 mod service_manager;
 mod tls;
 mod tokens;

@@ -30,7 +30,8 @@ pub(super) fn can_be_listed(origin: &str) -> bool {
     canonical_origin(origin).is_ok()
 }
 
-fn is_loopback_origin(origin: &str) -> bool {
+/// Whether this is the origin of pages of this machine.
+pub(super) fn is_loopback_origin(origin: &str) -> bool {
     let Some((scheme, authority)) = origin.split_once("://") else { return false };
     let is_web = scheme.eq_ignore_ascii_case("http") || scheme.eq_ignore_ascii_case("https");
     is_web && host_name(authority).is_some_and(is_loopback)

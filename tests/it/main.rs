@@ -26,6 +26,7 @@ mod cli;
 mod client;
 mod config;
 mod credentials;
+mod javascript;
 mod metrics;
 mod packages;
 mod salesforce;

@@ -1,6 +1,7 @@
 // Chromium for tests/it/browser: one launch, and pages that do what they are told.
 //
-// Usage: chromium.cjs EXECUTABLE ROOT. Serves the folder ROOT on 127.0.0.1, and says { "port": … } when it is ready. Then
+// Usage: chromium.cjs EXECUTABLE ROOT. Serves the folder ROOT on 127.0.0.1, and says { "port": …, "public": … } when it is ready; the
+// second port is one that Chromium takes for a server of the internet. Then
 // each line of standard input is a command, { "id": …, "do": …, … }, and each line of standard output the outcome of one,
 // { "id": …, "value": … } or { "id": …, "error": … }; they are done side by side. It ends with its standard input. CommonJS, so that NODE_PATH finds playwright-core beside the build.
 
@@ -20,15 +21,18 @@ const ELSEWHERE = "crm.example.com";
 /** Texts by path, in place of files. */
 const texts = new Map();
 
-const server = http.createServer((request, response) => {
-  const { pathname } = new URL(request.url, "http://here");
+const serve = (request, response) => {
+  const { pathname, searchParams } = new URL(request.url, "http://here");
   const answer = (status, body) => {
-    response.writeHead(status, { "content-type": TYPES[path.extname(pathname)] ?? "application/octet-stream" });
+    const policy = searchParams.get("policy");
+    const headers = { "content-type": TYPES[path.extname(pathname)] ?? "application/octet-stream" };
+    response.writeHead(status, policy ? { ...headers, "content-security-policy": policy } : headers);
     response.end(body);
   };
   if (texts.has(pathname)) return answer(200, texts.get(pathname));
   fs.readFile(path.join(root, path.normalize(pathname)), (error, body) => answer(error ? 404 : 200, error ? "" : body));
-});
+};
+const servers = [http.createServer(serve), http.createServer(serve)];
 
 const pages = new Map();
 /** Pages that nobody uses, each in a profile of its own. A new one takes most of a second of a processor. */
@@ -69,14 +73,42 @@ const commands = {
     await page.goto(new URL("/tests/node/chromium.cjs", page.url()).href, { timeout: DEADLINE_MS });
   },
 
+  /** F5. */
+  async reload({ page }) {
+    await pages.get(page).page.reload({ timeout: DEADLINE_MS });
+  },
+
+  /** Allows what a page of the internet needs to reach this computer. */
+  async allow({ page }) {
+    await pages.get(page).page.context().grantPermissions(["local-network-access"]);
+  },
+
+  async back({ page }) {
+    await pages.get(page).page.goBack({ timeout: DEADLINE_MS });
+  },
+
+  /** Opens the same address in a tab that begins with a copy of this tab's storage, as a duplicated tab does. */
+  async duplicate({ page: from, name }) {
+    const { page } = pages.get(from);
+    const opened = page.waitForEvent("popup", { timeout: DEADLINE_MS });
+    await page.evaluate(() => void window.open(location.href));
+    const said = [];
+    pages.set(name, { page: await opened, said, beside: from });
+  },
+
   /** What the page said on its console, uncaught errors included. */
   console: async ({ page }) => pages.get(page).said,
 
   /** Ends the page; its profile is used again, without what it kept. */
   async close({ page: name }) {
     const { page, beside } = pages.get(name);
+    if (beside) {
+      pages.delete(name);
+      return void (await page.close());
+    }
+    // A page may store something when it is left, so its storage is cleared from another page of its origin.
+    await commands.leave({ page: name });
     pages.delete(name);
-    if (beside) return void (await page.close());
     await page.evaluate(() => (localStorage.clear(), sessionStorage.clear()));
     await page.goto("about:blank");
     await page.unrouteAll();
@@ -90,22 +122,25 @@ const commands = {
 const say = (outcome) => process.stdout.write(`${JSON.stringify(outcome)}\n`);
 
 (async () => {
+  for (const server of servers) await new Promise((resolve) => server.listen(0, "127.0.0.1", resolve));
+  const [port, publicPort] = servers.map((server) => server.address().port);
   browser = await chromium.launch({
     executablePath,
     args: [
       "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
       "--disable-component-update", "--disable-sync", `--host-resolver-rules=MAP ${ELSEWHERE} 127.0.0.1`,
+      `--ip-address-space-overrides=127.0.0.1:${publicPort}=public`,
+      `--unsafely-treat-insecure-origin-as-secure=http://${ELSEWHERE}:${publicPort}`,
     ],
   });
-  await new Promise((resolve) => server.listen(0, "127.0.0.1", resolve));
-  say({ port: server.address().port });
+  say({ port, public: publicPort });
   for await (const line of readline.createInterface({ input: process.stdin })) {
     const command = JSON.parse(line);
     const { id } = command;
     commands[command.do](command).then((value = null) => say({ id, value }), ({ message }) => say({ id, error: message }));
   }
   await browser.close();
-  server.close();
+  for (const server of servers) server.close();
 })().catch((error) => {
   console.error(error);
   process.exit(1);

@@ -11,7 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Incoming;
-use hyper::header::{self, HeaderValue};
+use hyper::header::{self, HeaderName, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{HeaderMap, Request, Response, StatusCode};
@@ -32,6 +32,7 @@ use crate::server::handshake::{self, Busy, Decision, Head};
 use crate::server::names;
 use crate::server::over_http::{self, Post};
 use crate::server::refusal::{Reason, Refusal};
+use crate::server::script::Script;
 use crate::server::tokens;
 use crate::server::upgrade;
 
@@ -246,6 +247,7 @@ fn respond(decision: Decision, request: &Request<Incoming>, http: &Http) -> Resp
     let mut response = match decision {
         Decision::Upgrade { accept, subprotocol } => return upgrade(&accept, subprotocol),
         Decision::Probe => probe(),
+        Decision::Script(script) => served(script, request.headers()),
         Decision::Preflight => preflight(request.headers()),
         Decision::Refuse(refusal) => refused(refusal),
         // Its answer is written elsewhere.
@@ -266,9 +268,15 @@ fn respond(decision: Decision, request: &Request<Incoming>, http: &Http) -> Resp
 }
 
 fn allowed_origin(headers: &HeaderMap, http: &Http) -> Option<HeaderValue> {
+    let origin = only_origin(headers)?;
+    origin.to_str().is_ok_and(|origin| names::is_allowed_origin(origin, http)).then(|| origin.clone())
+}
+
+/// The header `Origin`, if there is exactly one.
+fn only_origin(headers: &HeaderMap) -> Option<&HeaderValue> {
     let mut origins = headers.get_all(header::ORIGIN).iter();
     let (Some(origin), None) = (origins.next(), origins.next()) else { return None };
-    origin.to_str().is_ok_and(|origin| names::is_allowed_origin(origin, http)).then(|| origin.clone())
+    Some(origin)
 }
 
 fn upgrade(accept: &str, subprotocol: bool) -> Response<Full<Bytes>> {
@@ -293,6 +301,21 @@ fn probe() -> Response<Full<Bytes>> {
     let mut response =
         Response::new(format!(r#"{{"server":"switchboard","version":"{version}","protocol":1}}"#).into());
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+/// Returns a file of the JavaScript client. Only pages of this machine can use it: the script runs with the rights of the page
+/// that loads it, and any program of the machine could have this port.
+fn served(script: Script, asked: &HeaderMap) -> Response<Full<Bytes>> {
+    let mut response = Response::new(script.text().into());
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/javascript; charset=utf-8"));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(HeaderName::from_static("cross-origin-resource-policy"), HeaderValue::from_static("same-site"));
+    headers.insert(header::VARY, HeaderValue::from_static("Origin"));
+    if let Some(origin) = only_origin(asked).filter(|origin| origin.to_str().is_ok_and(names::is_loopback_origin)) {
+        headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
+    }
     response
 }
 

@@ -1,14 +1,17 @@
 //! The pages that we ship, in a real browser: `salesforce` (clients/salesforce/opencti against a stub of Open CTI), `tabs`
 //! (several tabs of it), `connection` (how its connection ends and is made again, against a broker that a test plays), `gadget`
-//! (examples/gadget.html), `org` (that gadget, a broker and an org).
+//! (examples/gadget.html), `org` (that gadget, a broker and an org), `desk` (clients/js: reloads, duplicated
+//! tabs, restarts), `reasons` (why it cannot connect).
 //!
 //! [`Chromium::launch`] gives a browser, or `None` where this machine has none; [`Chromium::open`] a page that loads from
 //! this repository, with files replaced as the test says; [`Page::wait`] waits for what has to come true in it.
 //! tests/node/chromium.cjs is the other half. One launch serves all scenes of this folder.
 
 mod connection;
+mod desk;
 mod gadget;
 mod org;
+mod reasons;
 mod salesforce;
 mod tabs;
 
@@ -38,6 +41,7 @@ pub(crate) struct Chromium {
     stdin: Mutex<ChildStdin>,
     reading: Mutex<Reading>,
     port: u64,
+    public_port: u64,
     told: AtomicU64,
 }
 
@@ -55,6 +59,8 @@ pub(crate) enum Host {
     Loopback,
     /// `http://crm.example.com:PORT`, which a broker lets in only when it is listed.
     Elsewhere,
+    /// `http://crm.example.com:ANOTHER`, which Chromium takes for a secure page of the internet.
+    Public,
 }
 
 impl Chromium {
@@ -67,10 +73,11 @@ impl Chromium {
         let mut child = command.spawn().unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let ready = within("Chromium", lines.next_line()).await.unwrap().expect("Chromium does not start");
-        let port = serde_json::from_str::<Value>(&ready).unwrap()["port"].as_u64().unwrap();
+        let ready: Value = serde_json::from_str(&ready).unwrap();
+        let [port, public_port] = ["port", "public"].map(|key| ready[key].as_u64().unwrap());
         let stdin = Mutex::new(child.stdin.take().unwrap());
         let reading = Mutex::new(Reading { lines, outcomes: HashMap::new() });
-        Some(Self { _child: child, stdin, reading, port, told: AtomicU64::new(0) })
+        Some(Self { _child: child, stdin, reading, port, public_port, told: AtomicU64::new(0) })
     }
 
     /// The origin of its pages.
@@ -78,6 +85,7 @@ impl Chromium {
         match host {
             Host::Loopback => format!("http://127.0.0.1:{}", self.port),
             Host::Elsewhere => format!("http://crm.example.com:{}", self.port),
+            Host::Public => format!("http://crm.example.com:{}", self.public_port),
         }
     }
 
@@ -188,6 +196,28 @@ impl Page<'_> {
         self.tell("leave", json!({})).await;
     }
 
+    /// Reloads it, as F5 does.
+    pub(crate) async fn reload(&self) {
+        self.tell("reload", json!({})).await;
+    }
+
+    /// Allows it to reach this computer, as a person does whom the browser asks.
+    pub(crate) async fn allow(&self) {
+        self.tell("allow", json!({})).await;
+    }
+
+    /// Returns to the page that [`Self::leave`] left.
+    pub(crate) async fn back(&self) {
+        self.tell("back", json!({})).await;
+    }
+
+    /// A second tab that begins with a copy of what this one has stored, as a duplicated tab does.
+    pub(crate) async fn duplicate(&self) -> Self {
+        let name = format!("page {}", self.chromium.told.fetch_add(1, Ordering::Relaxed));
+        self.tell("duplicate", json!({ "name": name })).await;
+        Page { chromium: self.chromium, name, options: self.options.clone() }
+    }
+
     /// All that it said on its console.
     pub(crate) async fn console(&self) -> Vec<String> {
         serde_json::from_value(self.tell("console", json!({})).await).unwrap()
@@ -248,5 +278,21 @@ async fn our_pages_work_in_a_browser() {
         tabs::a_tab_that_may_not_receive_records_leaves_them_to_another(chromium).await;
         tabs::an_error_is_shown_until_its_cause_is_gone(chromium).await;
     };
-    tokio::join!(Box::pin(telling), Box::pin(connecting), Box::pin(coming_back), Box::pin(several_tabs));
+    let desks = async {
+        desk::a_reload_in_mid_call_loses_nothing_and_the_answer_arrives(chromium).await;
+        desk::what_the_page_before_had_ends_if_the_new_one_does_not_make_it(chromium).await;
+        desk::a_duplicated_tab_is_a_session_of_its_own(chromium).await;
+        desk::a_page_in_the_back_forward_cache_resumes(chromium).await;
+        desk::a_frozen_page_says_that_it_sleeps(chromium).await;
+        desk::a_restarted_broker_is_reported_to_the_new_page(chromium).await;
+        reasons::a_page_says_why_it_cannot_connect(chromium).await;
+        reasons::a_page_connects_when_the_person_allows_it(chromium).await;
+    };
+    tokio::join!(
+        Box::pin(desks),
+        Box::pin(telling),
+        Box::pin(connecting),
+        Box::pin(coming_back),
+        Box::pin(several_tabs)
+    );
 }

@@ -59,21 +59,23 @@ pub(crate) fn node() -> Command {
     node
 }
 
-/// Returns examples/gadget.html, connecting to this address.
+/// Returns examples/gadget.html, with this address of the broker in place of the usual one.
 pub(crate) fn gadget_page(url: &str) -> String {
     let page = std::fs::read_to_string("examples/gadget.html").unwrap();
-    let written = "ws://localhost:7420/ws";
-    assert_eq!(page.matches(written).count(), 1, "the page has one address");
-    page.replace(written, url)
+    let (written, host) = ("localhost:7420", url.trim_start_matches("ws://").trim_end_matches("/ws"));
+    assert_eq!(page.matches(written).count(), 2, "the page has the address of the client and of the WebSocket");
+    page.replace(written, host)
 }
 
-/// Returns the script of that page, with the part of a browser that it uses. `search` is the query of the page's address.
+/// Returns the scripts of that page, with the part of a browser that they use. `search` is the query of the page's address.
 /// What it shows goes to standard output, as `ID: TEXT`.
 pub(crate) fn gadget_script(url: &str, search: &str) -> String {
     let page = gadget_page(url);
     let script = page.split_once("<script>").unwrap().1.split_once("</script>").unwrap().0;
+    let client = std::fs::read_to_string("clients/js/bundle/switchboard.global.js").unwrap();
     format!(
-        "globalThis.location = {{ search: '{search}' }};
+        "{client}
+         globalThis.location = {{ search: '{search}' }};
          globalThis.document ??= {{}};
          document.getElementById = (id) => ({{ set textContent(text) {{ console.log(`${{id}}: ${{text}}`); }} }});
          {script}"

@@ -38,11 +38,22 @@ async fn another_path_is_404() {
 }
 
 #[tokio::test]
-async fn a_known_path_that_this_version_does_not_serve_is_501() {
-    let broker = Broker::start().await;
-    for path in ["/switchboard.js", "/switchboard.global.js"] {
-        let head = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n");
-        assert_refused(&http(broker.address(), &head).await, 501, path);
+async fn the_javascript_client_is_served_to_pages_of_this_machine() {
+    let broker = Broker::open_with("[http]\nallowed_origins = [\"https://crm.example.com\"]").await;
+    let get = async |path: &str, origin: &str| {
+        http(broker.address(), &format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n{origin}\r\n")).await
+    };
+    for (path, text) in [("/switchboard.js", "export{"), ("/switchboard.global.js", "var switchboard=")] {
+        let response = get(path, "Origin: http://localhost:8000\r\n").await;
+        assert_eq!(response.status, 200, "{path}");
+        assert!(response.body.contains(text), "{path}");
+        assert_eq!(response.header("content-type"), Some("text/javascript; charset=utf-8"));
+        assert_eq!(response.header("cross-origin-resource-policy"), Some("same-site"));
+        assert_eq!(response.header("access-control-allow-origin"), Some("http://localhost:8000"));
+        // A page from elsewhere brings its own copy, whether it may connect or not.
+        let listed = get(path, "Origin: https://crm.example.com\r\n").await;
+        assert_eq!((listed.status, listed.header("access-control-allow-origin")), (200, None));
+        assert_refused(&get(path, "Origin: https://evil.example\r\n").await, 403, "allowed_origins");
     }
 }
 
@@ -143,7 +154,6 @@ async fn every_refused_handshake_is_logged_with_its_status() {
         (421, "host", handshake_to("evil.example")),
         (426, "method", plain("GET /ws HTTP/1.1")),
         (431, "head", handshake_with(&format!("Cookie: {}", "x".repeat(17 * 1024)))),
-        (501, "path", plain("GET /switchboard.js HTTP/1.1")),
     ];
     let refused = refused.map(|it| (&broker, it)).into_iter().chain([(&full, (503, "cap", HANDSHAKE.to_owned()))]);
     for (broker, (status, reason, head)) in refused {

@@ -1,0 +1,62 @@
+// Builds the package (dist, not committed) and the files that the broker serves (bundle, committed, because the broker is
+// built without npm). `node build.mjs FOLDER` puts both below another folder; a test compares its `bundle` with ours.
+
+import { build } from "esbuild";
+import { copyFile, mkdir, readFile, writeFile } from "node:fs/promises";
+import path from "node:path";
+import { fileURLToPath } from "node:url";
+// esbuild alone leaves the core 2 % larger, which is over its limit.
+import { minify } from "terser";
+
+/** Members that only this package uses, in whose place the files have short names. None is a key on the wire or in the storage. */
+const INTERNAL = `
+  abandon acknowledge acknowledged asked awaitsReplay beforeAcknowledge begin bytesMax cancel
+  cancelled changed check command connection decline deliver diagnose emit end endInherited ended fail
+  flush folds forget give gone graceMs handled handlers hasLog hasRoom hold identity ids inbox
+  inherited isAnswered isFor isFresh isInDoubt isKnown isOfSession isOpen isRequest isSilent
+  isUnconfirmed isUpkeep isWaiting keeps listeners lost mayPrompt nextId onAdded onForgotten
+  onRegistered options ping position post prove registered registration release repeat report restore
+  resumed running saved sent show start stop stopped subscriptions suspend take takeUp tell timer upkeep
+  wake wire write
+`;
+
+const here = path.dirname(fileURLToPath(import.meta.url));
+const out = path.resolve(process.argv[2] ?? here);
+const { name, version } = JSON.parse(await readFile(path.join(here, "package.json"), "utf8"));
+const banner = `// ${name} ${version}, Apache-2.0. Built from clients/js of switchboard; do not edit.\n`;
+
+const shared = {
+  bundle: true,
+  minify: true,
+  write: false,
+  target: "es2022",
+  legalComments: "none",
+  logLevel: "warning",
+  mangleProps: new RegExp(`^(${INTERNAL.trim().split(/\s+/).join("|")})$`),
+};
+
+/** Builds one entry, with the chunks that it loads later, into a folder. */
+async function bundle(entry, folder, ending, options, head = "") {
+  const outdir = path.join(out, folder);
+  await mkdir(outdir, { recursive: true });
+  const entryPoints = [{ in: path.join(here, "src", entry), out: ending.replace(/\.c?js$/, "") }];
+  const outExtension = { ".js": path.extname(ending) };
+  const { outputFiles } = await build({ ...shared, entryPoints, outdir, outExtension, chunkNames: "[name]", ...options });
+  for (const { path: file, text } of outputFiles) {
+    const module = options.format === "esm";
+    const { code } = await minify(text, { module, ecma: 2022, compress: { passes: 3, unsafe_arrows: true }, mangle: true });
+    await writeFile(file, `${head}${code}\n`);
+  }
+}
+
+/** A module with what it loads later, its CommonJS twin, and the types of both. */
+async function library(entry, types) {
+  await bundle(`${entry}.ts`, "dist", `${entry}.js`, { format: "esm", splitting: true });
+  await bundle(`${entry}.ts`, "dist", `${entry}.cjs`, { format: "cjs" });
+  await copyFile(path.join(here, "src", types), path.join(out, "dist", `${entry}.d.ts`));
+  await copyFile(path.join(here, "src", types), path.join(out, "dist", `${entry}.d.cts`));
+}
+
+await library("index", "switchboard.d.ts");
+await bundle("index.ts", "bundle", "switchboard.js", { format: "esm" }, banner);
+await bundle("index.ts", "bundle", "switchboard.global.js", { format: "iife", globalName: "switchboard" }, banner);

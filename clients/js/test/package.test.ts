@@ -1,0 +1,76 @@
+// The files that are built: their size, the committed bundle, and the package in a clean project.
+
+import { execFile } from "node:child_process";
+import { copyFile, mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import path from "node:path";
+import { promisify } from "node:util";
+import { gzipSync } from "node:zlib";
+import { afterAll, beforeAll, expect, test } from "vitest";
+import { Broker } from "./support/broker.js";
+
+const run = promisify(execFile);
+const root = path.resolve(import.meta.dirname, "..");
+const KIB = 1024;
+let built: string;
+
+beforeAll(async () => {
+  built = await mkdtemp(path.join(tmpdir(), "switchboard-built-"));
+  await run("node", [path.join(root, "build.mjs"), built]);
+});
+
+afterAll(() => rm(built, { recursive: true, force: true }));
+
+const size = async (file: string) => gzipSync(await readFile(path.join(built, "dist", file)), { level: 9 }).length;
+
+test("the core is at most 10 KiB, and the diagnosis at most 4 KiB", async () => {
+  expect(await size("index.js")).toBeLessThanOrEqual(10 * KIB);
+  expect(await size("page.js")).toBeLessThanOrEqual(2 * KIB);
+  expect(await size("diagnosis.js")).toBeLessThanOrEqual(4 * KIB);
+});
+
+test("the bundle that is committed is what the sources build", async () => {
+  for (const file of await readdir(path.join(built, "bundle"))) {
+    const [committed, made] = [root, built].map((folder) => readFile(path.join(folder, "bundle", file), "utf8"));
+    // `npm run build` renews it.
+    expect(await committed, file).toBe(await made);
+  }
+});
+
+test("the types fit the code", async () => {
+  await run(path.join(root, "node_modules/.bin/tsc"), ["--project", root]);
+});
+
+test("the package works in a clean project, as a module, as CommonJS, and with its types", async () => {
+  const project = await mkdtemp(path.join(tmpdir(), "switchboard-project-"));
+  try {
+    for (const file of ["package.json", "README.md"]) await copyFile(path.join(root, file), path.join(built, file));
+    const { stdout } = await run("npm", ["pack", "--json", "--ignore-scripts", "--pack-destination", project], { cwd: built });
+    const [{ filename }] = JSON.parse(stdout);
+    await writeFile(path.join(project, "package.json"), '{ "name": "project", "private": true, "type": "module" }');
+    await run("npm", ["install", "--offline", "--no-audit", "--no-fund", `./${filename}`], { cwd: project });
+    const broker = await Broker.start();
+    const ws = JSON.stringify(path.join(root, "node_modules/ws/index.js"));
+    const use = `connect({ source: "project", url: "${broker.url}", WebSocket }).opened().then((desk) => {
+      console.log(desk.session.user, new SwitchboardError("A", "b").code);
+      return desk.close();
+    });`;
+    await writeFile(path.join(project, "main.mjs"), `import { createRequire } from "node:module";
+      import { connect, SwitchboardError } from "@switchboard/client";
+      const WebSocket = createRequire(import.meta.url)(${ws});
+      ${use}`);
+    await writeFile(path.join(project, "main.cjs"), `const { connect, SwitchboardError } = require("@switchboard/client");
+      const WebSocket = require(${ws});
+      ${use}`);
+    for (const file of ["main.mjs", "main.cjs"]) {
+      expect((await run("node", [file], { cwd: project })).stdout).toBe("local A\n");
+    }
+    await writeFile(path.join(project, "main.ts"), `import { connect, type Desk } from "@switchboard/client";
+      export const desk: Desk = connect({ source: "project" });
+      export const wrong = () => connect({ source: 1 as unknown as string });`);
+    const options = ["--strict", "--noEmit", "--module", "nodenext", "--target", "es2022", "--lib", "es2022,esnext.disposable,dom", "main.ts"];
+    await run(path.join(root, "node_modules/.bin/tsc"), options, { cwd: project });
+  } finally {
+    await rm(project, { recursive: true, force: true });
+  }
+}, 60_000);
