@@ -315,7 +315,8 @@ impl Arguments {
         if path.exists() { Ok(Some(read_token(&path)?)) } else { Ok(None) }
     }
 
-    fn load(&self) -> anyhow::Result<Config> {
+    /// Loads the configuration of the broker.
+    pub(super) fn load(&self) -> anyhow::Result<Config> {
         Ok(Config::load(LoadOptions::from_process(self.config.clone()))?)
     }
 }

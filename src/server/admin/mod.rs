@@ -13,6 +13,7 @@ mod access;
 mod acts;
 mod close;
 mod config;
+mod doctor;
 mod drain;
 mod explain;
 mod health;
@@ -93,6 +94,7 @@ fn calls() -> Vec<(Right, UtoipaMethodRouter<Shared>)> {
         (Right::Read, routes!(tap::tap)),
         (Right::Act, routes!(log::log)),
         (Right::Act, routes!(drain::drain)),
+        (Right::Read, routes!(doctor::doctor)),
     ]
 }
 

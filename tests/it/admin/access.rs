@@ -51,6 +51,7 @@ async fn each_call_has_its_right_and_refuses_everybody_else() {
         ("POST /v1/reload", "act"),
         ("PUT /v1/log", "act"),
         ("POST /v1/drain", "act"),
+        ("GET /v1/doctor", "read"),
     ];
     assert_eq!(found, BTreeMap::from(expected.map(|(call, may)| (call.to_owned(), may))));
     for (method, path, may) in &calls {

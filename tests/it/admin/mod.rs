@@ -5,6 +5,7 @@ mod calls;
 mod close;
 mod commands;
 mod configuring;
+mod doctor;
 mod events;
 mod explain;
 mod listener;
