@@ -107,6 +107,10 @@ enum Command {
     Close(admin::Close),
     /// Say who would get a message, and why others would not
     Explain(admin::Explain),
+    /// Open the console of a broker in the browser
+    Console(admin::Console),
+    /// Find out what keeps a page in a browser from connecting
+    Doctor(admin::Doctor),
     /// Reload the configuration of a broker
     Reload(admin::Reload),
     /// Show what happened last in a broker
@@ -287,6 +291,8 @@ fn dispatch(command: Command, output: &mut Output) -> anyhow::Result<ExitCode> {
         Command::Sessions(arguments) => block_on(admin::sessions(arguments, output)),
         Command::Close(arguments) => block_on(admin::close(arguments, output)),
         Command::Explain(arguments) => block_on(admin::explain(arguments, output)),
+        Command::Console(arguments) => block_on(admin::console(arguments, output)),
+        Command::Doctor(arguments) => block_on(admin::doctor(arguments, output)),
         Command::Reload(arguments) => block_on(admin::reload(arguments, output)),
         Command::Recent(arguments) => block_on(admin::recent(arguments, output)),
         Command::Drain(arguments) => block_on(admin::drain(arguments)),

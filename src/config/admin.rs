@@ -75,6 +75,17 @@ pub enum May {
     Payloads,
 }
 
+impl May {
+    /// As `may` has it.
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Read => "read",
+            Self::Act => "act",
+            Self::Payloads => "payloads",
+        }
+    }
+}
+
 /// The tables.
 pub(crate) const TOKENS: &str = "admin.tokens";
 

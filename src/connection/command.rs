@@ -13,7 +13,7 @@ use crate::connection::pause::Pause;
 use crate::connection::proof::Proven;
 use crate::connection::renew::Renewing;
 use crate::connection::timer::Timer;
-use crate::connection::{Connection, Effect, HandshakeToken, Phase};
+use crate::connection::{Connection, Effect, HandshakeToken, Phase, network_of};
 use crate::router::explain::{self, About};
 use crate::router::{
     Application, Ending, HeldLine, Listed, LookTicket, NotAttached, Position, Recovered, RefusedMessage, Registered,
@@ -335,6 +335,7 @@ impl Connection {
             &RefusedMessage {
                 session: None,
                 source: &registering.source,
+                address: network_of(self.address),
                 triple: Some(&register()),
                 id: registering.id.as_deref(),
                 code: refusal.code,

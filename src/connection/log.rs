@@ -138,7 +138,8 @@ impl Connection {
     ) {
         self.log_refusal(triple, refusal);
         let session = self.session().map(|session| &**session);
-        router.note_refused(now, &RefusedMessage { session, source: "", triple, id, code: refusal.code });
+        let address = network_of(self.address);
+        router.note_refused(now, &RefusedMessage { session, source: "", address, triple, id, code: refusal.code });
     }
 
     /// Logs any refusal, for developers of applications, and counts it.

@@ -98,8 +98,8 @@ pub use end::Ending;
 pub use history::{Found, Kept, LookTicket, Position, RecoverReason, Recovered};
 pub use ids::{Ids, RequestId, SessionId, SubscriptionId};
 pub use lists::{
-    ApplicationRow, ChannelHistory, ChannelRow, Filter, LogRow, QueueDepth, RequestRow, RequestState, RetainedItem,
-    RetainedRow, SessionRow, SessionSort, SubscriptionItem, SubscriptionRow,
+    ApplicationRow, ChannelHistory, ChannelRow, Filter, Load, LogRow, QueueDepth, RequestRow, RequestState,
+    RetainedItem, RetainedRow, SessionRow, SessionSort, SubscriptionItem, SubscriptionRow,
 };
 pub use operator::{CLOSED_BECAUSE_BYTES_MAX, Removal, Sessions};
 pub use outbox::{End, OnFull, Outbox, OutboxLimits, Pressure, PushError, Taken, Taker};

@@ -198,6 +198,9 @@ impl Router {
             offset: kept.map_or(0, |kept| kept.position.offset),
             is_duplicate: kept.is_some_and(|kept| kept.is_duplicate),
         };
+        if sender.is_call() {
+            return self.recorder.record_call(now, &sender.who(), &event);
+        }
         let sender = Sender { number: sender.number, pace: &sender.pace, who: &|| sender.who() };
         self.recorder.record_event(now, sender, &event);
     }
@@ -217,7 +220,7 @@ impl Router {
         match refusal {
             Some(refusal) => {
                 let record = record(What::Refused(refusal.code));
-                self.recorder.record_refusal(now, Some(&sender.pace), &record);
+                self.recorder.record_refusal(now, &record);
             }
             None => {
                 let (outcome, name) = (RequestOutcome::Delivered, [0; 9]);

@@ -1,6 +1,7 @@
 //! What the router gives the flight recorder.
 
 use std::borrow::Cow;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -20,6 +21,8 @@ pub struct RefusedMessage<'a> {
     pub session: Option<&'a Session>,
     /// What it says its source is, without a session.
     pub source: &'a str,
+    /// The network address that it has, without a session.
+    pub address: IpAddr,
     /// The triple of the message, if it has one.
     pub triple: Option<&'a Triple<'a>>,
     /// Its id.
@@ -93,11 +96,14 @@ impl Router {
         if !self.recorder.is_on() {
             return;
         }
-        let RefusedMessage { session, source, triple, id, code } = *refused;
+        let RefusedMessage { session, source, address, triple, id, code } = *refused;
         let stranger = Who { number: 0, session: [0; 16], source, user: None };
         let who = session.map_or(stranger, Session::who);
         let record = Record { triple, id, ..Record::of(who, What::Refused(code)) };
-        self.recorder.record_refusal(now, session.map(|session| &session.pace), &record);
+        match session {
+            Some(_) => self.recorder.record_refusal(now, &record),
+            None => self.recorder.record_stranger(now, address, &record),
+        }
     }
 
     /// Changes the state of a request, and records how it ended if it did.

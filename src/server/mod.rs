@@ -3,15 +3,17 @@
 //! `committer` writes the events of durable channels, and `history_reader` reads them. `admin` is the admin API. `listener` accepts and serves connections, `admission` counts them, `handshake` decides who may connect (`names` knows
 //! hosts and origins, `same_user` operating-system users, `tokens` where a token may be, `upgrade` RFC 6455), `forwarded` reads
 //! the header of a proxy, `refusal` is what it answers then, `over_http` takes messages without a WebSocket (`problem` is an error
-//! for programs), `gauges` is what metrics say of the present, `drain` ends the broker, `service_manager` tells systemd how it
-//! is, `inherited` has listeners that systemd has opened, `wiring` has the handlers in this process (`org` those that talk to
-//! Salesforce), `issuers` the keys that sign JWTs (`key_fetch` fetches them), `reload` replaces what a new configuration changes
+//! for programs), `gauges` is what metrics say of the present, `doctor` finds what keeps a page in a browser away, `drain` ends
+//! the broker, `service_manager` tells systemd how it is, `inherited` has listeners that systemd has opened, `wiring` has the
+//! handlers in this process (`org` those that talk to Salesforce), `issuers` the keys that sign JWTs (`key_fetch` fetches them),
+//! `reload` replaces what a new configuration changes
 //! (`key_files` knows which files have another content), `trial` opens everything that the broker needs and changes nothing.
 //! Only `over_http` knows an envelope.
 
 mod admin;
 mod admission;
 mod committer;
+pub mod doctor;
 mod drain;
 mod forwarded;
 mod gauges;

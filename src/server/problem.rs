@@ -30,6 +30,8 @@ pub(super) enum Code {
     MethodNotAllowed,
     /// The body is not declared as JSON.
     UnsupportedMediaType,
+    /// The body was not sent whole in time.
+    BodyTimeout,
     /// The `Host` is not served.
     MisdirectedRequest,
     /// The broker cannot answer now.
@@ -51,6 +53,7 @@ impl Code {
             Self::NotFound => "NOT_FOUND",
             Self::MethodNotAllowed => "METHOD_NOT_ALLOWED",
             Self::UnsupportedMediaType => "UNSUPPORTED_MEDIA_TYPE",
+            Self::BodyTimeout => "BODY_TIMEOUT",
             Self::MisdirectedRequest => "MISDIRECTED_REQUEST",
             Self::Unavailable => "UNAVAILABLE",
             Self::InvalidConfig => "INVALID_CONFIG",
@@ -65,6 +68,7 @@ impl Code {
             Self::NotFound => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
             Self::MisdirectedRequest => StatusCode::MISDIRECTED_REQUEST,
             Self::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
             Self::InvalidConfig => StatusCode::UNPROCESSABLE_ENTITY,
@@ -135,9 +139,9 @@ impl Problem {
         Self { hint, ..Self::new(refusal.code, refusal.message.clone()) }
     }
 
-    /// The same with another status than that of its code.
-    pub(super) fn with_status(self, status: StatusCode) -> Self {
-        Self { status, ..self }
+    /// The same with another code, and the status of that.
+    pub(super) fn with_code(self, code: Code) -> Self {
+        Self { code, status: code.status(), ..self }
     }
 
     pub(super) fn status(&self) -> StatusCode {

@@ -24,6 +24,9 @@ pub(crate) use files::{
 pub use key::{KEY_VARIABLE, KeySource};
 pub use lock::FolderLock;
 pub(crate) use lock::lock_changes;
+#[cfg(test)]
+pub(crate) use quiet::catch_quietly;
+pub(crate) use quiet::is_quiet;
 pub(crate) use replaced::Replaced;
 pub(crate) use sealing::{Cipher, KEY_CHECK, Key};
 pub(crate) use secret::{SecretError, read_group_secret_bytes, read_secret, read_secret_bytes, read_secret_or_pipe};

@@ -18,12 +18,17 @@ impl Drop for Quiet {
     }
 }
 
+/// Returns whether this thread runs something whose panics are caught and explained.
+pub(crate) fn is_quiet() -> bool {
+    IS_QUIET.get()
+}
+
 /// Runs something that can panic because a file is damaged. Its caller explains what is wrong with the file. Panics elsewhere
 /// are printed as before.
 ///
 /// # Errors
 /// It panicked.
-pub(super) fn catch_quietly<T>(work: impl FnOnce() -> T) -> thread::Result<T> {
+pub(crate) fn catch_quietly<T>(work: impl FnOnce() -> T) -> thread::Result<T> {
     static HOOK: Once = Once::new();
     HOOK.call_once(|| {
         let print = take_hook();

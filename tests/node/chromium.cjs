@@ -58,6 +58,10 @@ const commands = {
     }
     // The last one counts.
     await page.addInitScript((given) => { window.stubSetup = given; }, setup);
+    await page.addInitScript(() => {
+      window.violations = [];
+      addEventListener("securitypolicyviolation", ({ violatedDirective, blockedURI }) => window.violations.push(`${violatedDirective} ${blockedURI}`));
+    });
     await page.goto(url, { timeout: DEADLINE_MS });
   },
 
@@ -65,6 +69,27 @@ const commands = {
 
   async click({ page, selector }) {
     await pages.get(page).page.click(selector, { timeout: DEADLINE_MS });
+  },
+
+  press: async ({ page, key }) => pages.get(page).page.keyboard.press(key),
+
+  type: async ({ page, text }) => pages.get(page).page.keyboard.type(text),
+
+  async resize({ page: name, width, scheme }) {
+    const { page } = pages.get(name);
+    await page.setViewportSize({ width, height: 800 });
+    await page.emulateMedia({ colorScheme: scheme });
+  },
+
+  /** Writes a picture, and with `look` returns what axe finds. The debugger's evaluation is not subject to the policy of the page. */
+  async picture({ page: name, path: file, look }) {
+    const { page } = pages.get(name);
+    fs.mkdirSync(path.dirname(file), { recursive: true });
+    await page.screenshot({ path: file, fullPage: true });
+    if (!look) return [];
+    await page.evaluate(fs.readFileSync(require.resolve("axe-core/axe.min.js"), "utf8"));
+    const { violations } = await page.evaluate(() => globalThis.axe.run(document, { resultTypes: ["violations"] }));
+    return violations.flatMap(({ id, nodes }) => nodes.map(({ html, failureSummary }) => `${id}: ${html} ${failureSummary}`));
   },
 
   /** Shows a file without a script, of the same origin. */
@@ -115,6 +140,8 @@ const commands = {
     page.removeAllListeners("console");
     page.removeAllListeners("pageerror");
     await page.context().clearCookies();
+    await page.setViewportSize({ width: 1280, height: 720 });
+    await page.emulateMedia({ colorScheme: null });
     idle.push(page);
   },
 };

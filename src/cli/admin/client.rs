@@ -162,6 +162,11 @@ impl Client {
         Ok(Self { http, base, token: None })
     }
 
+    /// Returns the address of the admin API, without a slash at the end.
+    pub(crate) fn url(&self) -> String {
+        self.base.to_string()
+    }
+
     /// Makes a call. Any status that is not an error is an answer; `also` is a further one.
     ///
     /// # Errors
@@ -315,7 +320,8 @@ impl Arguments {
         if path.exists() { Ok(Some(read_token(&path)?)) } else { Ok(None) }
     }
 
-    fn load(&self) -> anyhow::Result<Config> {
+    /// Loads the configuration of the broker.
+    pub(super) fn load(&self) -> anyhow::Result<Config> {
         Ok(Config::load(LoadOptions::from_process(self.config.clone()))?)
     }
 }

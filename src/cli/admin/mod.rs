@@ -2,6 +2,8 @@
 
 mod client;
 mod close;
+mod console;
+mod doctor;
 mod drain;
 mod explain;
 mod health;
@@ -12,6 +14,8 @@ mod top;
 
 pub(crate) use client::CallError;
 pub(crate) use close::{Close, run as close};
+pub(crate) use console::{Console, run as console};
+pub(crate) use doctor::{Doctor, run as doctor};
 pub(crate) use drain::{Drain, run as drain};
 pub(crate) use explain::{Explain, run as explain};
 pub(crate) use health::{Health, run as health};

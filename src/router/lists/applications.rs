@@ -1,9 +1,9 @@
 //! The list of applications: the sessions of one source and user are one row.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::time::SystemTime;
 
-use super::Filter;
+use super::{Filter, Load};
 use crate::router::{Application, Router};
 
 /// One application of a user, or one service.
@@ -40,10 +40,23 @@ impl Router {
         }
         listed.into_iter().map(row).collect()
     }
+
+    /// How busy the applications are, by the ids of their rows.
+    pub fn application_loads(&self) -> HashMap<String, Load> {
+        let mut loads: HashMap<String, Load> = HashMap::new();
+        for session in self.sessions_of(&Filter::default()) {
+            loads.entry(id_of(&session.source, session.user())).or_default().add(Load::of(&session));
+        }
+        loads
+    }
+}
+
+fn id_of(source: &str, user: Option<&str>) -> String {
+    [source, user.unwrap_or_default()].join("\t")
 }
 
 fn row(application: Application) -> ApplicationRow {
     let Application { source, user, since, sessions, state } = application;
-    let id = [&source, user.as_deref().unwrap_or_default()].join("\t");
+    let id = id_of(&source, user.as_deref());
     ApplicationRow { id, source, user, since, sessions, state: state.as_str() }
 }

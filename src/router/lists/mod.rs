@@ -41,6 +41,34 @@ pub struct Filter {
     pub state: Option<String>,
 }
 
+/// How busy a session is, or the sessions of an application are together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Load {
+    /// Messages that wait.
+    pub queue: u64,
+    /// Thousandths of messages that it has sent a second lately.
+    pub rate_millis: u64,
+    /// Events that its full queue has lost.
+    pub dropped: u64,
+}
+
+impl Load {
+    fn of(session: &Session) -> Self {
+        let outbox = session.outbox();
+        Self {
+            queue: u64::try_from(outbox.depth().messages).unwrap_or(u64::MAX),
+            rate_millis: session.activity.rate_millis(),
+            dropped: outbox.dropped(),
+        }
+    }
+
+    fn add(&mut self, other: Self) {
+        self.queue += other.queue;
+        self.rate_millis += other.rate_millis;
+        self.dropped += other.dropped;
+    }
+}
+
 impl Filter {
     fn allows_source(&self, source: &str) -> bool {
         self.source.as_deref().is_none_or(|wanted| wanted == source)

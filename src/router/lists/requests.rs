@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use super::Filter;
+use super::{Filter, Load};
 use crate::router::request::pending::{Pending, State};
 use crate::router::{RequestId, Router, SessionId};
 
@@ -38,6 +38,8 @@ pub struct RequestRow {
     pub remaining: Duration,
     /// It is a part of a gather.
     pub gather: bool,
+    /// How busy its requester is.
+    pub load: Load,
 }
 
 /// Where a request is.
@@ -94,6 +96,7 @@ impl Router {
             since: self.date(pending.opened),
             remaining: deadline.saturating_duration_since(now),
             gather: pending.gather.is_some(),
+            load: Load::of(&pending.asker),
         })
     }
 }

@@ -1,8 +1,9 @@
 //! The list of subscriptions, of both roles.
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
-use super::{Filter, part_text};
+use super::{Filter, Load, part_text};
 use crate::router::index::{Observes, Subscription};
 use crate::router::{Router, SessionId, SubscriptionId};
 
@@ -56,6 +57,18 @@ impl SubscriptionItem {
     #[must_use]
     pub fn id(&self) -> SubscriptionId {
         self.0.id
+    }
+
+    /// When its session subscribed.
+    #[must_use]
+    pub fn since(&self) -> SystemTime {
+        self.0.since
+    }
+
+    /// How busy its session is.
+    #[must_use]
+    pub fn load(&self) -> Load {
+        Load::of(&self.0.session)
     }
 
     /// What an operator sees of it.

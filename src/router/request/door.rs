@@ -17,7 +17,7 @@ use crate::router::request::answer::log_failure;
 use crate::router::request::pending::{KeptText, Pending};
 use crate::router::request::words;
 use crate::router::session::Session;
-use crate::router::{RequestId, Routed, Router, SessionId};
+use crate::router::{RequestId, Router, SessionId};
 use crate::websocket::Frame;
 use wire::{Envelope, ErrorCode, Refusal, Triple, notice};
 
@@ -157,7 +157,7 @@ impl Router {
             Ok(frame) => {
                 // No size: it would tell the length of a password.
                 tracing::trace!(kind = "reply", triple = %pending.triple, source = &*handler.source, receivers = 1, "a message");
-                self.count_reply(&pending, self.answer_with(now, handler, &pending, false, frame).as_ref())
+                self.answer_with_own(now, handler, &pending, frame, None)
             }
             Err(error) => {
                 tracing::error!(triple = %pending.triple, %error, "an adapter's answer could not be written as JSON");
@@ -171,13 +171,25 @@ impl Router {
         let Some(pending) = handler.given(id) else { return false };
         log_failure(&pending, &handler.source, refusal);
         let frame = failure_of(&pending, refusal, pending.gather.is_some());
-        self.count_reply(&pending, self.answer_with(now, handler, &pending, false, frame).as_ref())
+        self.answer_with_own(now, handler, &pending, frame, Some(refusal.code))
     }
 
-    /// Counts the reply of a handler inside the process. Returns whether its requester still waited.
-    fn count_reply(&self, pending: &Pending, routed: Option<&Routed>) -> bool {
+    /// Answers a request with a frame of a handler inside the process, counts it and shows it. Returns whether the requester
+    /// still waited.
+    fn answer_with_own(
+        &self,
+        now: Instant,
+        handler: &Arc<Session>,
+        pending: &Arc<Pending>,
+        frame: Frame,
+        code: Option<ErrorCode>,
+    ) -> bool {
+        let routed = self.answer_with(now, handler, pending, false, frame);
         let place = self.policy.place(&pending.triple.channel);
-        self.metrics.traffic.reply(place, routed.map_or(0, |routed| routed.deliveries));
+        self.metrics.traffic.reply(place, routed.as_ref().map_or(0, |routed| routed.deliveries));
+        if routed.is_some() {
+            self.show_answer(now, handler, pending, code);
+        }
         routed.is_some()
     }
 }

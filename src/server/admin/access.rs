@@ -20,6 +20,7 @@ use tokio::time::{Instant, sleep_until};
 use wire::ErrorCode;
 
 use super::acts::{self, Act};
+use super::console;
 use super::problem::{Code, Problem};
 use super::{Admin, Shared};
 use crate::auth::hash_token;
@@ -47,6 +48,8 @@ pub(super) enum Right {
     ReadOrSameUser,
     /// A token that may act. Each such call is an [`Act`].
     Act,
+    /// A code in the body, which the call checks itself.
+    Code,
 }
 
 /// The connection of a request.
@@ -67,7 +70,16 @@ pub(super) struct Caller {
     /// The address of the client, behind trusted proxies too.
     pub(super) address: IpAddr,
     /// The hash of the token.
-    token_hash: [u8; 32],
+    pub(super) token_hash: [u8; 32],
+    /// The token is a key of a page of the console.
+    pub(super) is_page: bool,
+}
+
+/// A valid token.
+struct Known {
+    name: Arc<str>,
+    may: May,
+    is_page: bool,
 }
 
 /// Checks the head of a request, and which type its body has.
@@ -88,7 +100,9 @@ fn check_head(parts: &Parts, has_body: bool, is_encrypted: bool, http: &Http) ->
     let host = check_host(parts, http)?;
     check_origin(&parts.headers, host, is_encrypted)?;
     let mut sites = parts.headers.get_all(SEC_FETCH_SITE).iter();
-    if !sites.all(|site| site == "same-origin" || site == "none") {
+    // A link on another page may open the console, as the file of `switchboard console` does.
+    let is_file = parts.method.is_safe() && console::is_file(parts.uri.path());
+    if !is_file && !sites.all(|site| site == "same-origin" || site == "none") {
         return Err(Problem::new(ErrorCode::Forbidden, "a page of another site may not call the admin API"));
     }
     if has_body && !is_json(&parts.headers) {
@@ -153,7 +167,7 @@ pub(super) async fn check_caller(
     mut request: Request,
     next: Next,
 ) -> Response {
-    if right == Right::Anyone {
+    if matches!(right, Right::Anyone | Right::Code) {
         return next.run(request).await;
     }
     let peer = request.extensions().get::<Peer>().copied();
@@ -191,7 +205,7 @@ pub(super) async fn check_caller(
 
 impl Admin {
     /// Returns the address that a request is from.
-    fn client(&self, request: &Request) -> IpAddr {
+    pub(super) fn client(&self, request: &Request) -> IpAddr {
         let http = &self.broker.in_force.get().http;
         let unknown = SocketAddr::from(([0, 0, 0, 0], 0));
         let peer = request.extensions().get::<Peer>().map_or(unknown, |peer| peer.address).ip().to_canonical();
@@ -216,14 +230,25 @@ impl Admin {
     fn caller(&self, headers: &HeaderMap, address: IpAddr) -> Result<Caller, Problem> {
         let found = bearer(headers).and_then(|token| {
             let token_hash = hash_token(&token);
-            let (name, may) = self.token(&token_hash)?;
-            Some(Caller { name, may, address, token_hash })
+            let found = self.token(&token_hash)?;
+            Some(Caller { name: found.name, may: found.may, address, token_hash, is_page: found.is_page })
         });
         found.ok_or_else(|| self.refuse(headers, address))
     }
 
-    /// Returns the name of a token and what it allows, if it is valid now.
-    fn token(&self, hash: &[u8; 32]) -> Option<(Arc<str>, May)> {
+    /// Returns the name of a token and what it allows, if it is valid now. A key of a page is valid no longer than the token
+    /// that it was made with, and never allows more.
+    fn token(&self, hash: &[u8; 32]) -> Option<Known> {
+        if let Some((name, may)) = self.lasting(hash) {
+            return Some(Known { name, may, is_page: false });
+        }
+        let owner = self.sign_ins.owner(Instant::now().into_std(), hash)?;
+        let (name, may) = self.lasting(&owner.token_hash)?;
+        Some(Known { name, may: may.min(owner.may), is_page: true })
+    }
+
+    /// Returns the name of a token of the configuration, or of the broker's own, and what it allows.
+    fn lasting(&self, hash: &[u8; 32]) -> Option<(Arc<str>, May)> {
         self.broker.in_force.get().admin_tokens.find(hash).or_else(|| self.broker.own_token.find(hash))
     }
 
@@ -232,19 +257,23 @@ impl Admin {
     pub(super) async fn revoked(&self, caller: &Caller, payloads: bool) {
         loop {
             sleep_until(Instant::now() + REVOKED_WITHIN).await;
-            let is_valid = self.token(&caller.token_hash).is_some_and(|(_, may)| may >= caller.may);
+            let is_valid = self.token(&caller.token_hash).is_some_and(|found| found.may >= caller.may);
             if !is_valid || (payloads && !self.broker.in_force.get().admin.payloads) {
                 return;
             }
         }
     }
 
-    fn refuse(&self, headers: &HeaderMap, address: IpAddr) -> Problem {
+    /// Counts a call without a valid token or code. Returns the answer if its address has made too many.
+    pub(super) fn limit(&self, address: IpAddr) -> Option<Problem> {
         self.failed.set_failures_max(self.broker.settings.limits().failed_registrations);
-        if self.failed.fail(Instant::now().into_std(), address) {
-            let why = "too many calls without a valid token from this address; limits.failed_registrations says how many a \
-                       minute";
-            return Problem::new(ErrorCode::RateLimited, why);
+        let why = "too many calls without a valid token from this address; limits.failed_registrations says how many a minute";
+        self.failed.fail(Instant::now().into_std(), address).then(|| Problem::new(ErrorCode::RateLimited, why))
+    }
+
+    fn refuse(&self, headers: &HeaderMap, address: IpAddr) -> Problem {
+        if let Some(limited) = self.limit(address) {
+            return limited;
         }
         let why = match headers.contains_key(AUTHORIZATION) {
             true => {

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::convert::Infallible;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use axum::extract::{FromRequestParts, Request};
@@ -52,12 +53,24 @@ pub(super) fn name_of(request: &Request) -> String {
 /// Records a call and its outcome.
 pub(super) fn record(audit: &Audit, caller: &Caller, call: &str, act: &Act, response: &Response) {
     let code = response.extensions().get::<Answered>().map(|Answered(code)| code.as_str());
+    record_of(audit, Some(&caller.name), caller.address, call, act, code);
+}
+
+/// Records a call of somebody whose token may not be known. `code` says why it was refused.
+pub(super) fn record_of(
+    audit: &Audit,
+    token: Option<&str>,
+    address: IpAddr,
+    call: &str,
+    act: &Act,
+    code: Option<&'static str>,
+) {
     let arguments = act.0.lock().take();
-    tracing::info!(token = &*caller.name, address = %caller.address, call, outcome = code.unwrap_or("ok"), "an admin acted");
+    tracing::info!(token, %address, call, outcome = code.unwrap_or("ok"), "an admin acted");
     audit.record(&Entry {
         code,
-        token: Some(&caller.name),
-        address: Some(caller.address),
+        token,
+        address: Some(address),
         target: Some(Cow::Borrowed(call)),
         arguments: arguments.as_ref(),
         ..Entry::new(Event::Admin)

@@ -1,10 +1,12 @@
 //! `GET /v1/info`: what runs here.
 
+use axum::Extension;
 use axum::extract::State;
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::Shared;
+use super::access::Caller;
 use super::request::Answer;
 use super::urls;
 use crate::config::AuthMode;
@@ -32,6 +34,10 @@ pub(super) struct Info {
     admin: Vec<String>,
     /// How far back the flight recorder reaches, if it is on.
     recorder: Option<Reach>,
+    /// The name of the token of this call.
+    token: String,
+    /// What it allows: `read`, `act` or `payloads`.
+    may: &'static str,
 }
 
 /// The commit; the build of a package sets it.
@@ -39,7 +45,7 @@ const REVISION: Option<&str> = option_env!("SWITCHBOARD_REVISION");
 
 /// Say which broker this is
 #[utoipa::path(get, path = "/v1/info", responses((status = 200, description = "What runs here.", body = Info)))]
-pub(super) async fn info(State(shared): State<Shared>) -> Answer<Info> {
+pub(super) async fn info(State(shared): State<Shared>, Extension(caller): Extension<Caller>) -> Answer<Info> {
     let mode = match shared.broker.in_force.get().auth {
         AuthMode::Open => "open",
         AuthMode::Tokens => "tokens",
@@ -55,5 +61,7 @@ pub(super) async fn info(State(shared): State<Shared>) -> Answer<Info> {
         listeners: shared.listeners.clone(),
         admin: urls(&shared.addresses, shared.broker.in_force.get().admin.tls),
         recorder: recorder.is_on().then(|| recorder.reach()),
+        token: caller.name.to_string(),
+        may: caller.may.as_str(),
     })
 }

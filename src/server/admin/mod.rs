@@ -4,7 +4,7 @@
 //! thread and a runtime of their own, so that a long answer delays no session, and a broker that is stuck still answers.
 //! `access` decides who may call, `tokens` knows the tokens, `acts` records what was done, `problem` is how an error is
 //! answered, `openapi` how the calls are described, `page` how long lists are. `stream` is an answer that does not
-//! end. `request` reads what a caller sends.
+//! end. `request` reads what a caller sends. `console` has the pages for a browser, and their signing in.
 
 #![allow(unused_qualifications, reason = "the macros of utoipa write whole paths")]
 #![allow(clippy::unused_async, reason = "axum calls futures")]
@@ -13,6 +13,8 @@ mod access;
 mod acts;
 mod close;
 mod config;
+mod console;
+mod doctor;
 mod drain;
 mod explain;
 mod health;
@@ -57,6 +59,7 @@ pub(super) use self::listener::{Listeners, urls};
 pub(super) use self::tokens::{OwnToken, Tokens};
 
 use self::access::Right;
+use self::console::SignIns;
 use self::health::Pulse;
 use self::problem::{Code, Problem};
 use super::Broker;
@@ -93,6 +96,9 @@ fn calls() -> Vec<(Right, UtoipaMethodRouter<Shared>)> {
         (Right::Read, routes!(tap::tap)),
         (Right::Act, routes!(log::log)),
         (Right::Act, routes!(drain::drain)),
+        (Right::Read, routes!(doctor::doctor)),
+        (Right::Read, routes!(console::code)),
+        (Right::Code, routes!(console::session)),
     ]
 }
 
@@ -112,6 +118,8 @@ pub(super) struct Admin {
     addresses: Vec<SocketAddr>,
     /// Calls without a valid token.
     failed: FailedLogins,
+    /// The codes and keys of pages of the console.
+    sign_ins: SignIns,
     pulse: Pulse,
     samples: stats::Samples,
     /// The turn to look at files.
@@ -145,6 +153,7 @@ impl Admin {
             listeners,
             addresses,
             failed,
+            sign_ins: SignIns::default(),
             pulse,
             samples: stats::Samples::default(),
             disk: Arc::new(Semaphore::new(1)),
@@ -178,6 +187,7 @@ fn router(shared: &Shared) -> Router {
     let document = serde_json::to_vec(&document).unwrap_or_default();
     shared.document.set(document.into()).ok();
     router
+        .merge(console::files())
         .fallback(nothing_here)
         .method_not_allowed_fallback(no_such_method)
         .layer(from_fn_with_state(Arc::clone(shared), access::check_request))

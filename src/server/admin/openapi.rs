@@ -58,6 +58,7 @@ pub(super) fn describe(right: Right, call: UtoipaMethodRouter<Shared>) -> Utoipa
             // The empty one: on loopback, a program of the broker's user needs none.
             Right::ReadOrSameUser => ("read", vec![token(), SecurityRequirement::default()]),
             Right::Act => ("act", vec![token()]),
+            Right::Code => ("code", Vec::new()),
         };
         operation.security = Some(security);
         operation.extensions.get_or_insert_default().merge(ExtensionsBuilder::new().add("x-may", may).build());

@@ -28,7 +28,7 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
         };
         let too_late = |_| {
             let why = format!("the body was not sent whole within {} s", CALL_TIME.as_secs());
-            Problem::new(Code::Unavailable, why)
+            Problem::new(Code::BodyTimeout, why)
         };
         // An act has no other time limit.
         let read = timeout(CALL_TIME, axum::body::to_bytes(request.into_body(), BODY_BYTES_MAX)).await;
@@ -81,6 +81,6 @@ mod tests {
         let request = Request::new(axum::body::Body::from_stream(never));
         let read = timeout(CALL_TIME * 2, Body::<serde_json::Value>::from_request(request, &())).await;
         let problem = read.expect("the limit of the body").err().unwrap();
-        assert_eq!(problem.code, Code::Unavailable);
+        assert_eq!(problem.code, Code::BodyTimeout);
     }
 }

@@ -9,12 +9,15 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use parking_lot::Mutex;
 use rand::TryRng as _;
 use rand::rngs::SysRng;
-use secrecy::SecretString;
+use secrecy::{ExposeSecret as _, SecretString};
 use zeroize::Zeroizing;
 
 use crate::auth::hash_token;
 use crate::config::{Admin, May};
 use crate::store::replace;
+
+/// The length of a random token: 256 bits in base64.
+const TOKEN_CHARS: usize = 43;
 
 /// The name of the broker's own token in audit records.
 const OWN_NAME: &str = "admin.token";
@@ -78,11 +81,9 @@ impl OwnToken {
     }
 
     fn write(&self) -> std::io::Result<[u8; 32]> {
-        let mut bytes = Zeroizing::new([0; 32]);
-        SysRng.try_fill_bytes(bytes.as_mut()).map_err(std::io::Error::other)?;
-        let mut line = Zeroizing::new(String::with_capacity(44));
-        URL_SAFE_NO_PAD.encode_string(bytes.as_ref(), &mut line);
-        let token = SecretString::from(line.as_str());
+        let token = random_token()?;
+        let mut line = Zeroizing::new(String::with_capacity(TOKEN_CHARS + 1));
+        line.push_str(token.expose_secret());
         line.push('\n');
         replace(&self.path, line.as_bytes())?;
         Ok(hash_token(&token))
@@ -92,4 +93,16 @@ impl OwnToken {
     pub(super) fn find(&self, hash: &[u8; 32]) -> Option<(Arc<str>, May)> {
         (*self.hash.lock() == Some(*hash)).then(|| (Arc::from(OWN_NAME), May::Act))
     }
+}
+
+/// Returns a new token of 256 random bits.
+///
+/// # Errors
+/// The system has no random numbers.
+pub(super) fn random_token() -> std::io::Result<SecretString> {
+    let mut bytes = Zeroizing::new([0; 32]);
+    SysRng.try_fill_bytes(bytes.as_mut()).map_err(std::io::Error::other)?;
+    let mut text = Zeroizing::new(String::with_capacity(TOKEN_CHARS));
+    URL_SAFE_NO_PAD.encode_string(bytes.as_ref(), &mut text);
+    Ok(SecretString::from(text.as_str()))
 }

@@ -1,6 +1,5 @@
 //! [`read`]: the body of a call, in a buffer that is wiped. An envelope can have a password.
 
-use hyper::StatusCode;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use wire::{ErrorCode, Refusal};
 use zeroize::Zeroizing;
@@ -22,7 +21,7 @@ pub(super) enum BodyError {
     Lost,
     /// It took too long.
     Late,
-    Refused(StatusCode, Refusal),
+    Refused(Refusal),
 }
 
 /// Reads a body of at most `most` bytes, of which `ahead` has been read already.
@@ -57,11 +56,11 @@ where
 
 fn too_large(most: usize) -> BodyError {
     let words = format!("the body is larger than {most} bytes (limits.message_bytes)");
-    BodyError::Refused(StatusCode::PAYLOAD_TOO_LARGE, Refusal::new(ErrorCode::TooLarge, words))
+    BodyError::Refused(Refusal::new(ErrorCode::TooLarge, words))
 }
 
 fn malformed(words: &'static str) -> BodyError {
-    BodyError::Refused(StatusCode::BAD_REQUEST, Refusal::new(ErrorCode::InvalidEnvelope, words))
+    BodyError::Refused(Refusal::new(ErrorCode::InvalidEnvelope, words))
 }
 
 /// What was read already, then the stream.

@@ -19,7 +19,6 @@ mod tests;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use hyper::StatusCode;
 use secrecy::SecretString;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, sleep_until, timeout};
@@ -33,7 +32,7 @@ use self::answer::Answer;
 use self::body::BodyError;
 use self::session::CallSession;
 use super::Broker;
-use super::problem::Problem;
+use super::problem::{Code, Problem};
 use crate::audit::{Entry, Event};
 use crate::auth::{AuthError, CallClaim, CallError, Caller, Verifier};
 use crate::connection::UnregisteredGuard;
@@ -68,8 +67,8 @@ enum Refused {
     Code(Refusal),
     /// The same; the caller may try again after this time.
     Later(Refusal, Duration),
-    /// By a rule of HTTP that has no code of its own.
-    Status(StatusCode, Refusal),
+    /// By a rule of HTTP, with a code that the wire does not have.
+    Http(Code, Refusal),
 }
 
 impl From<Refusal> for Refused {
@@ -81,7 +80,7 @@ impl From<Refusal> for Refused {
 impl Refused {
     fn refusal(&self) -> &Refusal {
         match self {
-            Self::Code(refusal) | Self::Later(refusal, _) | Self::Status(_, refusal) => refusal,
+            Self::Code(refusal) | Self::Later(refusal, _) | Self::Http(_, refusal) => refusal,
         }
     }
 
@@ -90,7 +89,7 @@ impl Refused {
         match self {
             Self::Code(_) => Answer::problem(&problem, None),
             Self::Later(_, after) => Answer::problem(&problem, Some(*after)),
-            Self::Status(status, _) => Answer::problem(&problem.with_status(*status), None),
+            Self::Http(code, _) => Answer::problem(&problem.with_code(*code), None),
         }
     }
 }
@@ -119,7 +118,7 @@ where
     if !head.is_json {
         let words = "the Content-Type must be application/json: the body is one envelope";
         let refusal = Refusal::new(ErrorCode::InvalidEnvelope, words);
-        return Some(Err(Refused::Status(StatusCode::UNSUPPORTED_MEDIA_TYPE, refusal)));
+        return Some(Err(Refused::Http(Code::UnsupportedMediaType, refusal)));
     }
     let most = broker.settings.limits().message_bytes;
     let read = timeout(BODY_TIME, body::read(stream, head, ahead, most));
@@ -130,10 +129,10 @@ where
     let body = match body {
         Ok(body) => body,
         Err(BodyError::Lost) => return None,
-        Err(BodyError::Refused(status, refusal)) => return Some(Err(Refused::Status(status, refusal))),
+        Err(BodyError::Refused(refusal)) => return Some(Err(refusal.into())),
         Err(BodyError::Late) => {
             let refusal = Refusal::new(ErrorCode::InvalidEnvelope, "the body must be complete within 30 s");
-            return Some(Err(Refused::Status(StatusCode::REQUEST_TIMEOUT, refusal)));
+            return Some(Err(Refused::Http(Code::BodyTimeout, refusal)));
         }
     };
     let Ok(text) = str::from_utf8(&body) else {

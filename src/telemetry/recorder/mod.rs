@@ -3,12 +3,13 @@
 //!
 //! There are two rings: one for what is rare and important, one for events. Each is divided among the workers, so that they
 //! do not wait for each other: a worker whose part is being read writes to the next one. `segment` has entries with their
-//! names, `ring` is a queue of segments, `read` finds entries, `dump` writes all to a file.
+//! names, `ring` is a queue of segments, `pace` bounds what one session, source or address may write, `read` finds entries, `dump` writes all to a file.
 //!
 //! Nothing here ever gets a payload.
 
 mod dump;
 mod entry;
+mod pace;
 mod panic;
 mod read;
 mod ring;
@@ -17,19 +18,19 @@ mod segment;
 pub use super::metrics::RequestOutcome;
 pub use dump::{DumpError, Dumps};
 pub use entry::{Name, Published, Record, Sender, SubscriptionEnd, What, Who};
+pub use pace::Pace;
 pub use read::{Answer, Cursor, Filter, Reach, Row};
 
 use std::cell::Cell;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Instant, SystemTime};
 
 use parking_lot::{Mutex, MutexGuard};
 
+use pace::{ADDRESS_MAX, Counted, OTHERS_MAX, PACE_MAX, Paces};
 use ring::{Ring, SEGMENTS_MIN};
 use segment::SEGMENT_BYTES;
-
-/// Entries that one session can cause in a second, in each ring.
-const PACE_MAX: u32 = 64;
 
 /// The workers that have a part of their own. Further ones share.
 const PARTS_MAX: usize = 32;
@@ -50,8 +51,10 @@ pub struct Recorder {
     /// How many of them are written to, a power of two. 0: it is turned off. A worker that has just read an earlier number
     /// may still write to one of the others, which keeps less than one segment.
     in_use: AtomicUsize,
+    /// Counts the entries of sources and of addresses.
+    paces: Paces,
     /// Counts the entries about clients that have no session.
-    strangers: Pace,
+    strangers: Counted,
 }
 
 /// One worker's part of both rings, on cache lines of its own.
@@ -74,34 +77,6 @@ impl Part {
             Which::Rare => &self.rare,
             Which::Events => &self.events,
         }
-    }
-}
-
-/// Counts the entries that one session causes in a second.
-#[derive(Default)]
-pub struct Pace {
-    events: Counted,
-    refusals: Counted,
-}
-
-/// A second in the high half, and in the low half a number.
-#[derive(Default)]
-struct Counted(AtomicU64);
-
-impl Counted {
-    /// Counts one; returns whether it is among the first of its second.
-    #[inline]
-    fn count(&self, second: u32) -> bool {
-        let seen = self.0.load(Ordering::Relaxed);
-        let first = u64::from(second) << 32 | 1;
-        if seen >> 32 < u64::from(second)
-            && self.0.compare_exchange(seen, first, Ordering::Relaxed, Ordering::Relaxed).is_ok()
-        {
-            return true;
-        }
-        // The second that began meanwhile, or one that has just passed, of which another worker does not know yet.
-        let before = self.0.fetch_add(1, Ordering::Relaxed);
-        before & u64::from(u32::MAX) < u64::from(PACE_MAX)
     }
 }
 
@@ -145,7 +120,8 @@ impl Recorder {
             calendar,
             parts: (0..parts).map(part).collect(),
             in_use: AtomicUsize::new(0),
-            strangers: Pace::default(),
+            paces: Paces::default(),
+            strangers: Counted::default(),
         };
         recorder.set_bytes(bytes);
         recorder
@@ -179,21 +155,50 @@ impl Recorder {
 
     /// Records something rare and important.
     pub fn record(&self, now: Instant, record: &Record<'_>) {
+        let Some(source) = self.paces.of_source(&record.who) else { return };
         self.with(Which::Rare, |ring| {
             // What was left out in the last second comes first.
-            ring.second(now);
-            ring.push(now, record);
+            let second = ring.second(now);
+            match source.pace.others.count(second, OTHERS_MAX) {
+                true => ring.push(now, record),
+                false => ring.leave_out(now, second, source.who.number, &|| source.who),
+            }
         });
     }
 
-    /// Records a refusal. `pace`: of its session, if it has one.
-    pub fn record_refusal(&self, now: Instant, pace: Option<&Pace>, record: &Record<'_>) {
-        let (pace, who) = pace.map_or((&self.strangers, &STRANGERS), |pace| (pace, &record.who));
+    /// Records that something was refused that a session has sent.
+    pub fn record_refusal(&self, now: Instant, record: &Record<'_>) {
+        let Some(source) = self.paces.of_source(&record.who) else { return };
         self.with(Which::Rare, |ring| {
             let second = ring.second(now);
-            match pace.refusals.count(second) {
+            match source.pace.refusals.count(second, PACE_MAX) {
                 true => ring.push(now, record),
-                false => ring.leave_out(now, second, who.number, &|| *who),
+                false => ring.leave_out(now, second, source.who.number, &|| source.who),
+            }
+        });
+    }
+
+    /// Records that something was refused that a client without a session has sent from an address.
+    pub fn record_stranger(&self, now: Instant, address: IpAddr, record: &Record<'_>) {
+        let Some(pace) = self.paces.of_address(address) else { return };
+        self.with(Which::Rare, |ring| {
+            let second = ring.second(now);
+            match pace.refusals.count(second, ADDRESS_MAX) && self.strangers.count(second, PACE_MAX) {
+                true => ring.push(now, record),
+                false => ring.leave_out(now, second, STRANGERS.number, &|| STRANGERS),
+            }
+        });
+    }
+
+    /// Records an event of a call over HTTP. All calls of a source share a pace, as the events of a session do.
+    #[cold]
+    pub fn record_call(&self, now: Instant, who: &Who<'_>, event: &Published<'_>) {
+        let Some(source) = self.paces.of_source(who) else { return };
+        self.with(Which::Events, |ring| {
+            let second = ring.second(now);
+            match source.pace.events.count(second, PACE_MAX) {
+                true => ring.push_event(now, who.number, &|| *who, event),
+                false => ring.leave_out(now, second, source.who.number, &|| source.who),
             }
         });
     }
@@ -203,8 +208,8 @@ impl Recorder {
     pub fn record_event(&self, now: Instant, sender: Sender<'_>, event: &Published<'_>) {
         self.with(Which::Events, |ring| {
             let second = ring.second(now);
-            match sender.pace.events.count(second) {
-                true => ring.push_event(now, sender, event),
+            match sender.pace.events.count(second, PACE_MAX) {
+                true => ring.push_event(now, sender.number, sender.who, event),
                 false => ring.leave_out(now, second, sender.number, sender.who),
             }
         });

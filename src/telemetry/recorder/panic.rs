@@ -7,18 +7,21 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::dump::Dumps;
+use crate::store::is_quiet;
 
 /// How long a panic that ends the process waits for its file.
 const LAST_FILE: Duration = Duration::from_secs(2);
 
 impl Dumps {
     /// Writes a file whenever a thread of this process panics, at most once a minute. The panic hook that was set before runs
-    /// first.
+    /// first. A panic that a damaged file causes, and that is caught and explained, writes none.
     pub fn at_panics(self: &Arc<Self>) {
         let (dumps, before) = (Arc::clone(self), panic::take_hook());
         panic::set_hook(Box::new(move |panic| {
             before(panic);
-            dumps.write_for_panic();
+            if !is_quiet() {
+                dumps.write_for_panic();
+            }
         }));
     }
 
@@ -50,5 +53,33 @@ impl Dumps {
                 tracing::error!(cause, error, "the flight recorder was not written to a file");
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::catch_quietly;
+    use crate::telemetry::recorder::{Record, Recorder, What, Who};
+
+    fn files(folder: &std::path::Path) -> usize {
+        std::fs::read_dir(folder).unwrap().count()
+    }
+
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "what time it is does not matter")]
+    fn a_panic_that_is_caught_and_explained_writes_no_file() {
+        let now = Instant::now();
+        let recorder = Recorder::for_workers(now, SystemTime::UNIX_EPOCH, 1 << 20, 1);
+        let who = Who { number: 1, session: [1; 16], source: "phone", user: None };
+        recorder.record(now, &Record::of(who, What::Registered));
+        let folder = tempfile::tempdir().unwrap();
+        let dumps = Arc::new(Dumps::new(Arc::new(recorder), folder.path()));
+        // Its own hook comes before that of the dumps, as when a broker opens its store first.
+        catch_quietly(|| ()).unwrap();
+        dumps.at_panics();
+        assert!(catch_quietly(|| panic!("a damaged file")).is_err());
+        assert!(dumps.begin_for_panic(now), "the panic has not caused a file");
+        assert_eq!(files(folder.path()), 0);
     }
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use wire::Triple;
 
-use super::entry::{NOWHERE, Published, Record, Sender, What, Who};
+use super::entry::{NOWHERE, Published, Record, What, Who};
 use super::segment::{SEGMENT_BYTES, Segment};
 
 /// How many names are found without a search: their index is one byte of a number.
@@ -123,11 +123,17 @@ impl Ring {
 
     /// Adds an event.
     #[inline]
-    pub(super) fn push_event(&mut self, now: Instant, sender: Sender<'_>, event: &Published<'_>) {
+    pub(super) fn push_event<'a>(
+        &mut self,
+        now: Instant,
+        number: u64,
+        who: &dyn Fn() -> Who<'a>,
+        event: &Published<'_>,
+    ) {
         if self.active.is_full() {
             self.seal();
         }
-        let who = self.session(sender.number, sender.who);
+        let who = self.session(number, who);
         let triple = self.triple(event.triple);
         self.active.push_event(now, (who, triple), event);
     }

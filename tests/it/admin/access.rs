@@ -51,6 +51,9 @@ async fn each_call_has_its_right_and_refuses_everybody_else() {
         ("POST /v1/reload", "act"),
         ("PUT /v1/log", "act"),
         ("POST /v1/drain", "act"),
+        ("GET /v1/doctor", "read"),
+        ("POST /v1/console/code", "read"),
+        ("POST /v1/console/session", "code"),
     ];
     assert_eq!(found, BTreeMap::from(expected.map(|(call, may)| (call.to_owned(), may))));
     for (method, path, may) in &calls {
@@ -60,6 +63,10 @@ async fn each_call_has_its_right_and_refuses_everybody_else() {
         let anonymous = call_with(site.address, method, path, &[], None).await;
         if may == "anyone" {
             assert_eq!(anonymous.status, 200, "{what}: {anonymous:?}");
+            continue;
+        }
+        if may == "code" {
+            anonymous.is_problem(400, "INVALID_REQUEST");
             continue;
         }
         // A program of the broker's user reads metrics without a token.

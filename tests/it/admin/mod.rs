@@ -5,6 +5,8 @@ mod calls;
 mod close;
 mod commands;
 mod configuring;
+mod console;
+mod doctor;
 mod events;
 mod explain;
 mod listener;
@@ -23,7 +25,7 @@ use tokio::net::TcpStream;
 use crate::support::{Broker, within};
 
 /// The SHA-256 of the tokens `reader` and `actor`.
-const TOKENS: &str = "
+pub(crate) const TOKENS: &str = "
 [[admin.tokens]]
 name = \"reader\"
 token_sha256 = \"3d0941964aa3ebdcb00ccef58b1bb399f9f898465e9886d5aec7f31090a0fb30\"
@@ -37,8 +39,8 @@ may = \"act\"
 
 /// An answer.
 #[derive(Debug)]
-struct Answer {
-    status: u16,
+pub(crate) struct Answer {
+    pub(crate) status: u16,
     headers: Vec<(String, String)>,
     text: String,
 }
@@ -50,7 +52,7 @@ impl Answer {
 
     /// The body as JSON.
     #[track_caller]
-    fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         serde_json::from_str(&self.text).unwrap_or_else(|_| panic!("{self:?}"))
     }
 
@@ -68,7 +70,7 @@ impl Answer {
 }
 
 /// Calls with these headers, beside `Host`, and this body.
-async fn call_with(
+pub(crate) async fn call_with(
     address: SocketAddr,
     method: &str,
     path: &str,

@@ -51,6 +51,35 @@ async fn a_tap_shows_decisions_as_they_are_made() {
 }
 
 #[tokio::test]
+async fn a_tap_shows_the_answers_of_the_broker_itself_without_their_payloads() {
+    let site = Site::with(&with_seer(true)).await;
+    site.broker.credentials_set("alice", "1001", "hunter2", "5051").await;
+    let mut tap = Events::open(site.address, "seer", "/v1/tap?id=one&payloads=true").await;
+    let mut phone = site.broker.app_of("phone", "alice").await;
+    let mut other = site.broker.app_of("phone", "bob").await;
+    let fetch = "Salesforce/User/FetchCredentials";
+    phone.ask(fetch, "one").await;
+    assert_eq!(phone.next_answer(fetch, "one").await["data"]["Success"], true);
+    other.ask(fetch, "one").await;
+    assert_eq!(other.next_answer(fetch, "one").await["data"]["Success"], false);
+    let mut shown = Vec::new();
+    for _ in 0..4 {
+        shown.push(tap.next("decision").await);
+    }
+    let of = |user: &str| shown.iter().filter(move |it| it["user"] == user).collect::<Vec<_>>();
+    let [request, reply] = of("alice")[..] else { panic!("{shown:?}") };
+    assert_eq!((&request["verdict"], &request["source"]), (&json!("REQUEST"), &json!("phone")));
+    assert_eq!(
+        (&reply["verdict"], &reply["source"], &reply["code"]),
+        (&json!("REPLY"), &json!("switchboard"), &json!(null))
+    );
+    assert!(reply["inReplyTo"].is_string() && reply["bytes"].is_null() && reply["payload"].is_null(), "{reply}");
+    let failed = of("bob").into_iter().find(|it| it["source"] == "switchboard").unwrap();
+    assert_eq!((&failed["verdict"], &failed["code"]), (&json!("REPLY"), &json!("CREDENTIALS_NOT_FOUND")));
+    assert!(!format!("{shown:?}").contains("hunter2"));
+}
+
+#[tokio::test]
 async fn a_tap_over_its_rate_says_how_many_lines_were_left_out() {
     let site = Site::with_tokens("").await;
     let mut tap = Events::open(site.address, "reader", "/v1/tap?rate=1").await;

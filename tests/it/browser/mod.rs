@@ -1,13 +1,14 @@
 //! The pages that we ship, in a real browser: `salesforce` (clients/salesforce/opencti against a stub of Open CTI), `tabs`
 //! (several tabs of it), `connection` (how its connection ends and is made again, against a broker that a test plays), `gadget`
 //! (examples/gadget.html), `org` (that gadget, a broker and an org), `desk` (clients/js: reloads, duplicated
-//! tabs, restarts), `reasons` (why it cannot connect).
+//! tabs, restarts), `reasons` (why it cannot connect), `console` (the console of a broker).
 //!
 //! [`Chromium::launch`] gives a browser, or `None` where this machine has none; [`Chromium::open`] a page that loads from
 //! this repository, with files replaced as the test says; [`Page::wait`] waits for what has to come true in it.
 //! tests/node/chromium.cjs is the other half. One launch serves all scenes of this folder.
 
 mod connection;
+mod console;
 mod desk;
 mod gadget;
 mod org;
@@ -16,7 +17,7 @@ mod salesforce;
 mod tabs;
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -99,6 +100,11 @@ impl Chromium {
     pub(crate) async fn open_text(&self, path: &str, query: &str, text: &str) -> Page<'_> {
         let url = format!("{}/{path}?{query}", self.origin(Host::Loopback));
         self.open_as(json!({ "url": url, "text": text })).await
+    }
+
+    /// Opens an address in a profile that no other page uses. What breaks a policy of the page is in `window.violations`.
+    pub(crate) async fn open_url(&self, url: &str) -> Page<'_> {
+        self.open_as(json!({ "url": url })).await
     }
 
     async fn open_as(&self, mut options: Value) -> Page<'_> {
@@ -189,6 +195,26 @@ impl Page<'_> {
     /// Clicks an element.
     pub(crate) async fn click(&self, selector: &str) {
         self.tell("click", json!({ "selector": selector })).await;
+    }
+
+    /// Presses a key, such as `Tab` or `Shift+Tab`.
+    pub(crate) async fn press(&self, key: &str) {
+        self.tell("press", json!({ "key": key })).await;
+    }
+
+    /// Types a text into the element that has the focus.
+    pub(crate) async fn type_text(&self, text: &str) {
+        self.tell("type", json!({ "text": text })).await;
+    }
+
+    /// Gives it another size, and a scheme of colours: `light` or `dark`.
+    pub(crate) async fn resize(&self, width: u32, scheme: &str) {
+        self.tell("resize", json!({ "width": width, "scheme": scheme })).await;
+    }
+
+    /// Writes a picture of the whole page. With `look`, returns what axe finds wrong with it, which takes a while.
+    pub(crate) async fn picture(&self, path: &Path, look: bool) -> Value {
+        self.tell("picture", json!({ "path": path, "look": look })).await
     }
 
     /// Has it show another page of its origin. Its profile keeps what it stored.
@@ -288,11 +314,18 @@ async fn our_pages_work_in_a_browser() {
         reasons::a_page_says_why_it_cannot_connect(chromium).await;
         reasons::a_page_connects_when_the_person_allows_it(chromium).await;
     };
+    let operating = async {
+        console::a_link_signs_in_once(chromium).await;
+        console::names_of_others_are_text_on_every_page(chromium).await;
+        console::everything_is_done_by_keyboard(chromium).await;
+        console::a_page_whose_token_is_removed_asks_to_sign_in(chromium).await;
+    };
     tokio::join!(
         Box::pin(desks),
         Box::pin(telling),
         Box::pin(connecting),
         Box::pin(coming_back),
-        Box::pin(several_tabs)
+        Box::pin(several_tabs),
+        Box::pin(operating)
     );
 }

@@ -62,6 +62,8 @@ async fn of_the_program() {
       sessions     List the sessions of a broker
       close        Close sessions
       explain      Say who would get a message, and why others would not
+      console      Open the console of a broker in the browser
+      doctor       Find out what keeps a page in a browser from connecting
       reload       Reload the configuration of a broker
       recent       Show what happened last in a broker
       drain        Drain a broker, and end its process

@@ -75,8 +75,8 @@ async fn an_envelope_is_refused_with_the_status_of_its_code() {
     let not_utf8 = Post::of("crm", PUBLISH, &event).with_body(b"\"\xff\"".to_vec()).send(&broker).await;
     refused(&not_utf8, 400, "INVALID_JSON");
     let form = Post::of("crm", PUBLISH, &event).with("Content-Type", "application/x-www-form-urlencoded");
-    refused(&form.send(&broker).await, 415, "INVALID_ENVELOPE");
-    refused(&form.with("Content-Type", "").send(&broker).await, 415, "INVALID_ENVELOPE");
+    refused(&form.send(&broker).await, 415, "UNSUPPORTED_MEDIA_TYPE");
+    refused(&form.with("Content-Type", "").send(&broker).await, 415, "UNSUPPORTED_MEDIA_TYPE");
 }
 
 /// The receiver of an error must not learn more than it had proved by then.

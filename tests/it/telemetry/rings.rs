@@ -1,6 +1,7 @@
 //! The rings of the flight recorder: what they keep, of how many threads, in how much memory.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -233,11 +234,7 @@ fn entries_are_found_by_their_names_ids_and_codes() {
     let record = |who, what| Record { triple: Some(&triple), ..Record::of(who, what) };
     let at = |millis| now + Duration::from_millis(millis);
     recorder.record(at(0), &Record::of(phone, What::Registered));
-    recorder.record_refusal(
-        at(1),
-        None,
-        &Record { id: Some("7"), ..record(phone, What::Refused(ErrorCode::Forbidden)) },
-    );
+    recorder.record_refusal(at(1), &Record { id: Some("7"), ..record(phone, What::Refused(ErrorCode::Forbidden)) });
     record_event(&recorder, at(2), &Pace::default(), &Record { id: Some(&long), ..record(crm, event(1)) });
     let request = What::Request {
         name: *b"rABCDEFGH",
@@ -300,19 +297,64 @@ fn those_who_follow_get_each_entry_once_and_are_told_what_they_missed() {
     assert!(lost > 0);
 }
 
+fn refusal(who: Who<'_>) -> Record<'_> {
+    Record::of(who, What::Refused(ErrorCode::Unauthenticated))
+}
+
 #[test]
-fn refusals_of_clients_without_a_session_are_limited_together() {
+fn refusals_of_clients_without_a_session_are_limited_together_and_by_address() {
     let now = start();
     let recorder = recorder(now, 1 << 20, 1);
-    for number in 0..100 {
+    for number in 0..100_u8 {
         let name = format!("stranger-{number}");
         let stranger = Who { number: 0, session: [0; 16], source: &name, user: None };
-        recorder.record_refusal(now, None, &Record::of(stranger, What::Refused(ErrorCode::Unauthenticated)));
+        // The first address sends 50 of them, which leave room for the others.
+        let address = IpAddr::from([10, 0, 0, number.saturating_sub(50)]);
+        recorder.record_stranger(now, address, &refusal(stranger));
     }
     let rows = all(&recorder, now);
-    assert_eq!(rows.len(), 65);
-    assert!(rows[..64].iter().enumerate().all(|(at, row)| row.source == Some(format!("stranger-{at}"))));
-    assert_eq!((rows[64].what, rows[64].count, &rows[64].source), ("left_out", Some(36), &None));
+    let (last, refused) = rows.split_last().unwrap();
+    assert!(refused[..16].iter().enumerate().all(|(at, row)| row.source == Some(format!("stranger-{at}"))));
+    assert_eq!((refused.len(), refused[16].source.as_deref()), (64, Some("stranger-51")));
+    assert_eq!((last.what, last.count, &last.source), ("left_out", Some(36), &None));
+}
+
+#[test]
+fn what_many_threads_record_of_one_source_is_an_entry_or_counted_as_left_out() {
+    const THREADS: u64 = 8;
+    const EACH: u64 = 200;
+    let now = start();
+    let recorder = recorder(now, 16 << 20, 4);
+    let (nothing, event) = (Triple::new("Phone", "Call", "Ring"), |triple| Published {
+        triple,
+        id: None,
+        receivers: 1,
+        bytes: Some(3),
+        offset: 7,
+        is_duplicate: false,
+    });
+    std::thread::scope(|scope| {
+        for thread in 0..THREADS {
+            let (recorder, nothing) = (&recorder, &nothing);
+            scope.spawn(move || {
+                for number in 0..EACH {
+                    // Each call over HTTP is another session.
+                    let call = who(1 + thread * EACH + number, "cron");
+                    recorder.record_call(now, &call, &event(nothing));
+                    recorder.record_refusal(now, &refusal(call));
+                    recorder.record(now, &Record::of(call, What::Registered));
+                }
+            });
+        }
+    });
+    let rows = all(&recorder, now);
+    let of = |what: &str| rows.iter().filter(|row| row.what == what).count() as u64;
+    assert_eq!((of("event"), of("refused"), of("registered")), (64, 64, 256));
+    let left_out = rows.iter().filter(|row| row.what == "left_out").map(|row| {
+        assert_eq!((row.source.as_deref(), row.user.as_deref(), &row.session), (Some("cron"), Some("alice"), &None));
+        row.count.unwrap()
+    });
+    assert_eq!(left_out.sum::<u64>(), 3 * THREADS * EACH - 64 - 64 - 256);
 }
 
 #[test]

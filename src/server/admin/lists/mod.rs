@@ -5,6 +5,10 @@
 
 mod rows;
 
+use std::cmp::Reverse;
+use std::collections::HashMap;
+use std::time::SystemTime;
+
 use axum::extract::{Path, State};
 use serde::Deserialize;
 use tokio::time::Instant;
@@ -15,7 +19,7 @@ use super::Shared;
 use super::page::{Page, Paging};
 use super::problem::{Code, Problem};
 use super::request::{Answer, Query};
-use crate::router::{Filter, SessionSort};
+use crate::router::{ApplicationRow, Filter, Load, RetainedItem, SessionSort, SubscriptionItem};
 
 /// Which items of a list are wanted: those that have all of this.
 #[derive(Debug, Deserialize, utoipa::IntoParams)]
@@ -35,8 +39,10 @@ pub(super) struct Wanted {
     subtopic: Option<String>,
     /// The state, as the items have it.
     state: Option<String>,
-    /// Give the first items of this order, instead of a page by id: longest there first, or most first. All but `since` are
-    /// for sessions.
+    /// Give the first items of this order, instead of a page by id: longest there first, or most first. `queue`, `rate` and
+    /// `dropped` are a session's: of an application, the sum of its sessions'; of a subscription, its session's; of a request,
+    /// its requester's. Items that have no such measure are in the order of their ids.
+    #[param(inline)]
     sort: Option<Sort>,
     /// How many items.
     #[param(minimum = 1, maximum = 1000, default = 200)]
@@ -72,35 +78,38 @@ impl Wanted {
         Paging::new(self.limit, self.cursor.clone())
     }
 
-    /// Returns whether the list is sorted by age.
-    ///
-    /// # Errors
-    /// It is to be sorted by something that only sessions have, or there is a cursor too.
-    fn is_by_age(&self) -> Result<bool, Problem> {
-        match self.sort {
-            None => Ok(false),
-            Some(_) if self.cursor.is_some() => Err(one_page()),
-            Some(Sort::Since) => Ok(true),
-            Some(Sort::Queue | Sort::Rate | Sort::Dropped) => {
-                Err(Problem::invalid("sort must be 'since'; the others are for sessions"))
-            }
-        }
-    }
-
-    /// Returns the page of rows with their ids, or the oldest if they are to be sorted.
+    /// Returns the page of rows with their ids; sorted, the first ones by `measure`, the largest first. Rows of the same
+    /// measure are in the order of their ids.
     fn page_of<T>(
         &self,
         shared: &Shared,
         mut rows: Vec<(String, T)>,
-        since: impl Fn(&T) -> std::time::SystemTime,
+        measure: impl Fn(Sort, &T) -> u64,
     ) -> Result<Page<T>, Problem> {
-        if self.is_by_age()? {
-            rows.sort_by_key(|(_, row)| since(row));
-            let limit = self.paging().limit()?;
-            return Ok(Page::of_all(rows.into_iter().take(limit).map(|(_, row)| row).collect(), &shared.node));
+        let Some(sort) = self.sort else { return self.paging().page(&shared.node, rows) };
+        if self.cursor.is_some() {
+            return Err(one_page());
         }
-        self.paging().page(&shared.node, rows)
+        let limit = self.paging().limit()?;
+        rows.sort_by_cached_key(|(id, row)| (Reverse(measure(sort, row)), id.clone()));
+        Ok(Page::of_all(rows.into_iter().take(limit).map(|(_, row)| row).collect(), &shared.node))
     }
+}
+
+/// The measure of something that began at a time, or of a session that is this busy.
+fn measure_of(sort: Sort, since: SystemTime, load: &Load) -> u64 {
+    match sort {
+        Sort::Since => oldest_first(since),
+        Sort::Queue => load.queue,
+        Sort::Rate => load.rate_millis,
+        Sort::Dropped => load.dropped,
+    }
+}
+
+/// A number that is larger, the earlier a time is.
+fn oldest_first(time: SystemTime) -> u64 {
+    let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    u64::MAX - u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
 }
 
 fn one_page() -> Problem {
@@ -122,7 +131,13 @@ pub(super) async fn applications(
 ) -> Result<Answer<Page<Application>>, Problem> {
     let rows = shared.broker.router.list_applications(&wanted.filter());
     let rows = rows.into_iter().map(|row| (row.id.clone(), row)).collect();
-    Ok(Answer(wanted.page_of(&shared, rows, |row| row.since)?.map(Application::from)))
+    let loads = match wanted.sort {
+        Some(Sort::Queue | Sort::Rate | Sort::Dropped) => shared.broker.router.application_loads(),
+        Some(Sort::Since) | None => HashMap::new(),
+    };
+    let measure =
+        |sort, row: &ApplicationRow| measure_of(sort, row.since, &loads.get(&row.id).copied().unwrap_or_default());
+    Ok(Answer(wanted.page_of(&shared, rows, measure)?.map(Application::from)))
 }
 
 /// List the sessions
@@ -181,10 +196,10 @@ pub(super) async fn subscriptions(
     State(shared): State<Shared>,
     Query(wanted): Query<Wanted>,
 ) -> Result<Answer<Page<Subscription>>, Problem> {
-    not_sorted(&wanted)?;
     let found = shared.broker.router.list_subscriptions(&wanted.filter());
-    let found = found.into_iter().map(|item| (item.id().to_string(), item));
-    Ok(Answer(wanted.paging().page(&shared.node, found)?.map(|item| item.row().into())))
+    let found = found.into_iter().map(|item| (item.id().to_string(), item)).collect();
+    let measure = |sort, item: &SubscriptionItem| measure_of(sort, item.since(), &item.load());
+    Ok(Answer(wanted.page_of(&shared, found, measure)?.map(|item| item.row().into())))
 }
 
 /// List the pending requests
@@ -202,7 +217,7 @@ pub(super) async fn requests(
 ) -> Result<Answer<Page<Request>>, Problem> {
     let rows = shared.broker.router.list_requests(Instant::now().into_std(), &wanted.filter());
     let rows = rows.into_iter().map(|row| (row.key.clone(), row)).collect();
-    Ok(Answer(wanted.page_of(&shared, rows, |row| row.since)?.map(Request::from)))
+    Ok(Answer(wanted.page_of(&shared, rows, |sort, row| measure_of(sort, row.since, &row.load))?.map(Request::from)))
 }
 
 /// List the channels
@@ -218,10 +233,9 @@ pub(super) async fn channels(
     State(shared): State<Shared>,
     Query(wanted): Query<Wanted>,
 ) -> Result<Answer<Page<Channel>>, Problem> {
-    not_sorted(&wanted)?;
     let rows = shared.broker.router.list_channels(&wanted.filter());
-    let rows = rows.into_iter().map(|row| (row.name.clone(), row));
-    Ok(Answer(wanted.paging().page(&shared.node, rows)?.map(Channel::from)))
+    let rows = rows.into_iter().map(|row| (row.name.clone(), row)).collect();
+    Ok(Answer(wanted.page_of(&shared, rows, |_, _| 0)?.map(Channel::from)))
 }
 
 /// List the retained values, without their payloads
@@ -238,7 +252,11 @@ pub(super) async fn retained(
     let router = &shared.broker.router;
     let found = router.list_retained(&wanted.filter());
     let found = found.into_iter().map(|item| (item.id(), item)).collect();
-    let page = wanted.page_of(&shared, found, |item| router.retained_row(item).since)?;
+    let measure = |sort, item: &RetainedItem| match sort {
+        Sort::Since => oldest_first(router.retained_row(item).since),
+        Sort::Queue | Sort::Rate | Sort::Dropped => 0,
+    };
+    let page = wanted.page_of(&shared, found, measure)?;
     Ok(Answer(page.map(|item| router.retained_row(&item).into())))
 }
 
@@ -253,15 +271,7 @@ pub(super) async fn history(
     State(shared): State<Shared>,
     Query(wanted): Query<Wanted>,
 ) -> Result<Answer<Page<Log>>, Problem> {
-    not_sorted(&wanted)?;
     let rows = shared.broker.router.list_logs(Instant::now().into_std(), &wanted.filter());
-    let rows = rows.into_iter().map(|row| (row.id.clone(), row));
-    Ok(Answer(wanted.paging().page(&shared.node, rows)?.map(Log::from)))
-}
-
-fn not_sorted(wanted: &Wanted) -> Result<(), Problem> {
-    match wanted.sort {
-        None => Ok(()),
-        Some(_) => Err(Problem::invalid("this list is sorted by id: leave 'sort' out")),
-    }
+    let rows = rows.into_iter().map(|row| (row.id.clone(), row)).collect();
+    Ok(Answer(wanted.page_of(&shared, rows, |_, _| 0)?.map(Log::from)))
 }

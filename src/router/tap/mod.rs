@@ -1,7 +1,9 @@
 //! [`Tap`]: what the router decides, as a bounded stream for an operator who watches.
 //!
 //! The router never waits for a tap: what a reader does not take in time is left out and counted. Without a tap, the router
-//! reads one number for each message.
+//! reads one number for each message. `line` is what a line says.
+
+mod line;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -9,12 +11,13 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, RwLock};
-use serde_json::json;
 use tokio::sync::Notify;
 use wire::{Envelope, ErrorCode};
 
+use self::line::Shown;
 use crate::router::Router;
-use crate::router::observe::{Kind, Observed};
+use crate::router::observe::Observed;
+use crate::router::request::pending::Pending;
 use crate::router::session::Session;
 
 /// How many taps there are at the same time.
@@ -22,9 +25,6 @@ pub const TAPS_MAX: usize = 8;
 
 /// The highest number of lines a second.
 pub const TAP_RATE_MAX: u32 = 1000;
-
-/// The longest part of a payload that a line shows, in bytes.
-const PAYLOAD_BYTES_MAX: usize = 16 << 10;
 
 /// The bytes of lines that wait for one reader.
 const WAITING_BYTES_MAX: usize = 4 << 20;
@@ -52,18 +52,18 @@ pub struct TapFilter {
 }
 
 impl TapFilter {
-    fn matches(&self, sender: &Session, envelope: &Envelope<'_>, code: Option<ErrorCode>) -> bool {
+    fn matches(&self, shown: &Shown<'_>) -> bool {
         let is = |wanted: &Option<String>, found: Option<&str>| {
             wanted.as_deref().is_none_or(|wanted| found.is_some_and(|found| found == wanted))
         };
-        let triple = envelope.triple();
+        let triple = shown.triple;
         is(&self.channel, Some(&triple.channel))
             && is(&self.topic, Some(&triple.topic))
             && is(&self.subtopic, Some(&triple.subtopic))
-            && is(&self.source, Some(sender.source()))
-            && is(&self.user, sender.user().or(envelope.user()))
-            && is(&self.code, code.map(ErrorCode::as_str))
-            && (is(&self.id, envelope.id()) || is(&self.id, envelope.in_reply_to()))
+            && is(&self.source, Some(shown.sender.source()))
+            && is(&self.user, shown.user)
+            && is(&self.code, shown.code.map(ErrorCode::as_str))
+            && (is(&self.id, shown.id) || is(&self.id, shown.in_reply_to) || is(&self.id, shown.answers))
     }
 }
 
@@ -253,58 +253,30 @@ impl Router {
     /// Shows a decision to the taps.
     #[cold]
     pub(super) fn show(&self, now: Instant, sender: &Session, envelope: &Envelope<'_>, observed: &Observed) {
+        self.offer(now, &Shown::of(sender, envelope, observed));
+    }
+
+    /// Shows the taps how a handler inside the process has answered a request. `code`: it has failed.
+    pub(super) fn show_answer(&self, now: Instant, handler: &Session, pending: &Pending, code: Option<ErrorCode>) {
+        if self.taps.is_watched() {
+            let id = pending.id.text();
+            self.offer(now, &Shown::of_answer(handler, pending, Some(id.as_ref()), code));
+        }
+    }
+
+    #[cold]
+    fn offer(&self, now: Instant, shown: &Shown<'_>) {
         for queue in &*self.taps.list.read() {
-            if !queue.options.filter.matches(sender, envelope, observed.code) {
+            if !queue.options.filter.matches(shown) {
                 continue;
             }
-            let line = |payloads| self.line(now, sender, envelope, observed, payloads);
-            let skipped = queue.offer(line, observed.code.is_some());
+            let line = |payloads| shown.line(self.date(now), payloads);
+            let skipped = queue.offer(line, shown.code.is_some());
             if skipped > 0 {
                 queue.skipped.fetch_add(skipped, Ordering::Relaxed);
                 self.taps.skipped.fetch_add(skipped, Ordering::Relaxed);
             }
         }
-    }
-
-    /// One decision as a JSON object.
-    fn line(
-        &self,
-        now: Instant,
-        sender: &Session,
-        envelope: &Envelope<'_>,
-        observed: &Observed,
-        payloads: bool,
-    ) -> String {
-        let triple = envelope.triple();
-        let verdict = if observed.code.is_some() { Kind::Refused } else { observed.kind };
-        let payload = envelope.payload().filter(|_| payloads && !observed.secret);
-        let mut line = json!({
-            "at": humantime::format_rfc3339_micros(self.date(now)).to_string(),
-            "verdict": verdict.verdict(),
-            "channel": triple.channel,
-            "topic": triple.topic,
-            "subtopic": triple.subtopic,
-            "source": sender.source(),
-            "session": sender.id.to_string(),
-            "receivers": observed.receivers,
-        });
-        let Some(fields) = line.as_object_mut() else { return String::new() };
-        let text = |text: Option<&str>| text.map(serde_json::Value::from);
-        let cut = payload.map(|payload| payload.floor_char_boundary(PAYLOAD_BYTES_MAX));
-        let optional = [
-            ("user", text(sender.user().or(envelope.user()))),
-            ("id", text(envelope.id())),
-            ("inReplyTo", text(envelope.in_reply_to())),
-            ("target", text(envelope.target())),
-            ("bytes", (!observed.secret).then(|| observed.bytes.into())),
-            ("code", text(observed.code.map(ErrorCode::as_str))),
-            ("offset", (observed.offset > 0).then(|| observed.offset.into())),
-            ("traceparent", envelope.trace().map(|trace| trace.to_string().into())),
-            ("payload", text(payload.zip(cut).and_then(|(payload, cut)| payload.get(..cut)))),
-            ("payloadCut", payload.zip(cut).filter(|(payload, cut)| *cut < payload.len()).map(|_| true.into())),
-        ];
-        fields.extend(optional.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?))));
-        line.to_string()
     }
 }
 
