@@ -22,12 +22,26 @@ pub struct History {
     pub disk_bytes: usize,
     /// `commit`: how long a durable event waits for others that share its commit.
     pub commit: Duration,
+    /// `timeout`: how long a durable event may wait for its turn, and then for the disk.
+    pub timeout: Duration,
+    /// `waiting`: durable events that wait for the disk.
+    pub waiting: usize,
+    /// `waiting_bytes`: the bytes of their texts.
+    pub waiting_bytes: usize,
 }
 
 impl Default for History {
     fn default() -> Self {
-        let commit = Duration::from_millis(2);
-        Self { retry: Duration::from_mins(2), ids: 1_000_000, bytes: 256 << 20, disk_bytes: 1 << 30, commit }
+        Self {
+            retry: Duration::from_mins(2),
+            ids: 1_000_000,
+            bytes: 256 << 20,
+            disk_bytes: 1 << 30,
+            commit: Duration::from_millis(2),
+            timeout: Duration::from_secs(10),
+            waiting: 16_384,
+            waiting_bytes: 256 << 20,
+        }
     }
 }
 
@@ -79,6 +93,30 @@ pub(crate) static HISTORY_KEYS: &[Key<Config>] = &[
         default: r#""2ms""#,
         unit: "",
         meaning: "How long an event of a durable channel waits at most for others that share its commit to the disk.",
+    },
+    Key {
+        name: "history.timeout",
+        slot: Slot::Span(TICK, |it| &mut it.history.timeout),
+        default: r#""10s""#,
+        unit: "",
+        meaning: "How long an event of a durable channel may wait for its turn to be written, and how long the disk may then \
+                  take. Beyond either, it is refused with `STORAGE_UNAVAILABLE` and delivered to nobody, so no publisher \
+                  waits for a disk that does not answer.",
+    },
+    Key {
+        name: "history.waiting",
+        slot: Slot::Size(1, |it| &mut it.history.waiting),
+        default: "16384",
+        unit: "events",
+        meaning: "How many events of durable channels, of all publishers, wait for the disk at once. Beyond that, others \
+                  are refused with `STORAGE_UNAVAILABLE`.",
+    },
+    Key {
+        name: "history.waiting_bytes",
+        slot: Slot::Size(1, |it| &mut it.history.waiting_bytes),
+        default: "268435456",
+        unit: "bytes",
+        meaning: "The same in bytes of their texts.",
     },
 ];
 

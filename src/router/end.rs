@@ -8,6 +8,8 @@ use wire::CloseCode;
 use crate::router::Router;
 use crate::router::outbox::End;
 use crate::router::presence::Change;
+use crate::router::request::pending::Pending;
+use crate::router::request::turn::Waiter;
 use crate::router::session::{Role, Session};
 use crate::telemetry::metrics::RequestOutcome;
 
@@ -121,6 +123,16 @@ impl Ending {
     }
 }
 
+/// The requests of a session that has ended, which end after its will.
+pub(super) struct Rest {
+    /// Those that waited for it, an ordered handler.
+    waited: Vec<Waiter>,
+    /// Those that it was given.
+    given: Vec<Arc<Pending>>,
+    /// Those that it sent.
+    asked: Vec<Arc<Pending>>,
+}
+
 impl Router {
     /// Ends the registration of a session inside the process.
     pub fn detach(&self, now: Instant, session: &Arc<Session>) {
@@ -149,15 +161,24 @@ impl Router {
         for subscription in &subscriptions {
             self.unlist(now, subscription);
         }
-        if let Some(will) = will.filter(|_| ending.publishes_will()) {
-            self.publish_will(now, session, &will);
-        }
         if session.is_call() {
             self.calls.remove(session);
         } else if is_application {
             let most = self.policy.limits().ended_sessions;
             self.ended.insert(self.date(now), session, ending, most);
             self.presence.leave(session);
+        }
+        let rest = Rest { waited, given, asked };
+        match will.filter(|_| ending.publishes_will()) {
+            Some(will) => self.publish_will(now, session, &will, rest),
+            None => self.end_rest(now, session, rest),
+        }
+    }
+
+    /// Does what follows the will of a session that has ended: its `Left`, then the ends of its requests.
+    pub(super) fn end_rest(&self, now: Instant, session: &Arc<Session>, rest: Rest) {
+        let Rest { waited, given, asked } = rest;
+        if session.role != Role::Adapter && !session.is_call() {
             self.tell_presence(now, session, Change::Left);
         }
         for (pending, handler) in waited {

@@ -9,8 +9,8 @@ use std::time::Instant;
 use wire::{DecodeLimits, Envelope, ErrorCode, Refusal, decode};
 
 use crate::router::access::{self, send};
-use crate::router::commit::To;
 use crate::router::decide::Facts;
+use crate::router::end::Rest;
 use crate::router::session::Session;
 use crate::router::{Router, Scope};
 
@@ -36,23 +36,33 @@ impl Router {
         checked.map_err(|refusal| Refusal::new(refusal.code, format!("data.will: {}", refusal.message)))
     }
 
-    /// Publishes the will of a session that has ended, as from the session: after its events that wait for the disk.
-    pub(super) fn publish_will(&self, now: Instant, session: &Arc<Session>, text: &str) {
+    /// Publishes the will of a session that has ended, as from the session: after its events that wait for the disk. `rest`
+    /// follows the will.
+    pub(super) fn publish_will(&self, now: Instant, session: &Arc<Session>, text: &str, rest: Rest) {
         let published = read(text).and_then(|will| {
             let (facts, scope) = self.check_will(session, &will)?;
             if session.commits.any() || self.is_durable(&will, &facts) {
-                // What becomes of it is counted and logged then.
-                return self.commit(now, session, &will, To::Will).map(drop);
+                return Ok(false);
             }
             let matches = self.subscribers(&facts, scope);
             // Nobody is left to wait for receivers whose queues are over half.
             self.publish(now, session, &will, scope, &matches, &facts)?;
-            self.metrics.wills.count(());
-            Ok(())
+            Ok(true)
         });
-        if let Err(refusal) = published {
-            log_refused_will(session, &refusal);
+        match published {
+            Ok(true) => self.note_will(now, session, None, rest),
+            Ok(false) => self.commit_will(now, session, text.into(), rest),
+            Err(refusal) => self.note_will(now, session, Some(&refusal), rest),
         }
+    }
+
+    /// A will was published, or refused. What follows it can follow.
+    pub(super) fn note_will(&self, now: Instant, session: &Arc<Session>, refused: Option<&Refusal>, rest: Rest) {
+        match refused {
+            None => self.metrics.wills.count(()),
+            Some(refusal) => log_refused_will(session, refusal),
+        }
+        self.end_rest(now, session, rest);
     }
 
     /// Returns the facts of a will's triple, and its scope. A will is an event whatever handlers there are.
@@ -72,7 +82,7 @@ impl Router {
     }
 }
 
-pub(super) fn log_refused_will(session: &Session, refusal: &Refusal) {
+fn log_refused_will(session: &Session, refusal: &Refusal) {
     let (source, user, code) = (&*session.source, session.user(), refusal.code.as_str());
     tracing::warn!(source, user, session = %session.id, code, reason = &*refusal.message, "a will was refused");
 }

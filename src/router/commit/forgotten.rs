@@ -64,11 +64,8 @@ impl Router {
 
     /// Lets the thread that commits look at what was forgotten.
     pub(in crate::router) fn wake_committer(&self) {
-        if let Some(commits) = &self.commits
-            && let Some(queue) = &*commits.queue.lock()
-        {
-            // If the queue is full, it looks anyhow.
-            queue.try_send(None).ok();
+        if let Some(commits) = &self.commits {
+            commits.queue.wake();
         }
     }
 }

@@ -6,41 +6,36 @@
 //! [`Router::finish`], which delivers. That thread alone appends to durable logs, so an offset that is planned is still the
 //! next one when it is written; no lock is held meanwhile. Nothing is written here, and nothing waits.
 //!
-//! `forgotten` is what a reload has ended and the disk still has, `plan` says what is written, `pending` counts what waits,
-//! and `load` takes over what a file has.
+//! `queue` is where they wait, `forgotten` is what a reload has ended and the disk still has, `plan` says what is written,
+//! `pending` counts what waits of a session, and `load` takes over what a file has.
 
 mod forgotten;
 mod load;
 mod pending;
 mod plan;
+mod queue;
 
 use forgotten::Forgotten;
 pub use load::Loading;
 pub(super) use pending::PendingCommits;
 pub use plan::Batch;
+pub use queue::CommitQueue;
 
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use parking_lot::Mutex;
 use tokio::sync::oneshot;
 use wire::{Envelope, ErrorCode, Refusal};
 
 use crate::router::decide::{Decision, Facts, Verdict};
+use crate::router::end::Rest;
 use crate::router::session::Session;
 use crate::router::{Denied, Routed, Router};
 use plan::unavailable;
-
-/// The events that wait for the disk.
-const QUEUE_MAX: usize = 16_384;
-
-/// The bytes of their texts.
-const QUEUE_BYTES_MAX: usize = 256 << 20;
+use queue::{Place, Waiting};
 
 /// An event that waits for its commit.
 pub struct Uncommitted {
@@ -48,13 +43,19 @@ pub struct Uncommitted {
     sender: Arc<Session>,
     text: Box<str>,
     to: To,
-    /// `None` once the outcome was sent.
+    /// `None` once the outcome was sent, and for a will.
     outcome: Option<oneshot::Sender<Result<Routed, Denied>>>,
-    /// The bytes of all events that wait.
-    waiting: Arc<AtomicUsize>,
+    /// What follows it, if it is a will.
+    rest: Option<Rest>,
+    _place: Place,
 }
 
 impl Uncommitted {
+    fn new(at: Instant, sender: &Arc<Session>, (text, to): (Box<str>, To), place: Place) -> Self {
+        sender.commits.begin();
+        Self { at, sender: Arc::clone(sender), text, to, outcome: None, rest: None, _place: place }
+    }
+
     /// The length of its text, in bytes.
     pub fn bytes(&self) -> usize {
         self.text.len()
@@ -63,7 +64,6 @@ impl Uncommitted {
 
 impl Drop for Uncommitted {
     fn drop(&mut self) {
-        self.waiting.fetch_sub(self.text.len(), Ordering::Relaxed);
         self.sender.commits.end();
     }
 }
@@ -104,25 +104,11 @@ impl CommitTicket {
     }
 }
 
-/// The end of the queue at which events come out.
-pub struct CommitQueue(Receiver<Option<Uncommitted>>);
-
-impl CommitQueue {
-    /// Takes the next event. Waits for it: for the thread that writes only.
-    ///
-    /// # Errors
-    /// None came in time, or something else is to be done, or none will come.
-    pub fn receive(&self, timeout: Duration) -> Result<Uncommitted, RecvTimeoutError> {
-        self.0.recv_timeout(timeout)?.ok_or(RecvTimeoutError::Timeout)
-    }
-}
-
-/// The end of the queue at which events go in.
+/// The events that wait for the disk, and what else it needs.
+#[derive(Default)]
 pub(super) struct Commits {
-    /// `None`: the broker ends.
-    queue: Mutex<Option<SyncSender<Option<Uncommitted>>>>,
-    /// The bytes that wait.
-    bytes: Arc<AtomicUsize>,
+    queue: CommitQueue,
+    waiting: Arc<Waiting>,
     /// What the disk still has although a reload has ended it.
     pub(super) forgotten: Forgotten,
 }
@@ -131,16 +117,16 @@ impl Router {
     /// Lets the events of durable channels wait for their commit. Without this they are delivered at once.
     #[must_use]
     pub fn with_commits(mut self) -> (Self, CommitQueue) {
-        let (sender, receiver) = sync_channel(QUEUE_MAX);
-        self.commits =
-            Some(Commits { queue: Mutex::new(Some(sender)), bytes: Arc::default(), forgotten: Forgotten::default() });
-        (self, CommitQueue(receiver))
+        let commits = Commits::default();
+        let queue = commits.queue.clone();
+        self.commits = Some(commits);
+        (self, queue)
     }
 
     /// Takes no more events in.
     pub fn end_commits(&self) {
         if let Some(commits) = &self.commits {
-            commits.queue.lock().take();
+            commits.queue.end();
         }
     }
 
@@ -174,21 +160,34 @@ impl Router {
         text: Box<str>,
         to: To,
     ) -> Result<CommitTicket, Refusal> {
-        let Some(commits) = &self.commits else { return Err(unavailable()) };
-        let queue = commits.queue.lock();
-        let bytes = commits.bytes.fetch_add(text.len(), Ordering::Relaxed) + text.len();
+        let (commits, place) = self.place_for(&text)?;
         let (outcome, ticket) = oneshot::channel();
-        let waiting = Arc::clone(&commits.bytes);
-        sender.commits.begin();
-        let event = Uncommitted { at: now, sender: Arc::clone(sender), text, to, outcome: Some(outcome), waiting };
-        if bytes > QUEUE_BYTES_MAX {
-            return Err(too_much_waits());
+        let mut event = Box::new(Uncommitted::new(now, sender, (text, to), place));
+        event.outcome = Some(outcome);
+        commits.queue.send(event).map_err(|_| unavailable())?;
+        Ok(CommitTicket(Waits::Outcome(ticket)))
+    }
+
+    /// Lets the will of a session wait for its commit. `rest` follows it, or its refusal.
+    pub(super) fn commit_will(&self, now: Instant, session: &Arc<Session>, text: Box<str>, rest: Rest) {
+        let (commits, place) = match self.place_for(&text) {
+            Ok(found) => found,
+            Err(refusal) => return self.note_will(now, session, Some(&refusal), rest),
+        };
+        let mut event = Box::new(Uncommitted::new(now, session, (text, To::Will), place));
+        event.rest = Some(rest);
+        if let Err(mut event) = commits.queue.send(event)
+            && let Some(rest) = event.rest.take()
+        {
+            self.note_will(now, session, Some(&unavailable()), rest);
         }
-        match queue.as_ref().map(|queue| queue.try_send(Some(event))) {
-            Some(Ok(())) => Ok(CommitTicket(Waits::Outcome(ticket))),
-            Some(Err(TrySendError::Full(_))) => Err(too_much_waits()),
-            Some(Err(TrySendError::Disconnected(_))) | None => Err(unavailable()),
-        }
+    }
+
+    /// Takes a place for an event with this text.
+    fn place_for(&self, text: &str) -> Result<(&Commits, Place), Refusal> {
+        let commits = self.commits.as_ref().ok_or_else(unavailable)?;
+        let place = commits.waiting.place(text.len(), &self.policy.limits().history).ok_or_else(too_much_waits)?;
+        Ok((commits, place))
     }
 }
 

@@ -1,6 +1,7 @@
 //! [`Router::plan`]: what has to be written for a batch of events. [`Router::finish`]: what follows when it is on disk.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -14,20 +15,57 @@ use crate::router::history::{First, IdName, Kept, LogName, Position};
 use crate::router::observe::Expected;
 use crate::router::outbox::OnFull;
 use crate::router::retained;
-use crate::router::will::log_refused_will;
 use crate::router::{Denied, Receipt, Routed, Router, Scope};
 use crate::store::history::{Applied, Change, Entry, Known, LogName as StoredName, Place, millis};
 
 /// Events with what has to be written for them.
 pub struct Batch {
-    events: Vec<(Uncommitted, Result<Planned, Refusal>)>,
+    events: Vec<Item>,
     changes: Vec<Change>,
+}
+
+/// An event of a batch.
+struct Item {
+    event: Uncommitted,
+    planned: Result<Planned, Refusal>,
+    /// Its changes among those of the batch.
+    changes: Range<usize>,
 }
 
 impl Batch {
     /// What has to be on disk before the events are delivered.
     pub fn changes(&self) -> &[Change] {
         &self.changes
+    }
+
+    /// Takes out what has to be on disk, to be written by a thread that does not have the batch meanwhile.
+    pub fn take_changes(&mut self) -> Vec<Change> {
+        std::mem::take(&mut self.changes)
+    }
+
+    /// Leaves out what was planned for these logs. Their events are refused; an event for all users is only left out of the
+    /// logs that it has among these.
+    fn leave_out(&mut self, logs: &BTreeSet<StoredName>) {
+        let mut left = Vec::with_capacity(self.changes.len());
+        for item in &mut self.events {
+            let changes = self.changes.get(item.changes.clone()).unwrap_or_default();
+            let is_left_out = |change: &Change| matches!(change, Change::Append { log, .. } if logs.contains(log));
+            let begin = left.len();
+            match &mut item.planned {
+                Ok(Planned::All { users, .. }) => {
+                    let has_log = |user: &str, change: &Change| matches!(change, Change::Append { log, .. } if log.user.as_deref() == Some(user));
+                    let lost: Vec<&Change> = changes.iter().filter(|change| is_left_out(change)).collect();
+                    users.retain(|user| !lost.iter().any(|change| has_log(user, change)));
+                    left.extend(changes.iter().filter(|change| !is_left_out(change)).cloned());
+                }
+                planned if changes.iter().any(is_left_out) => *planned = Err(unavailable()),
+                Ok(Planned::One(_) | Planned::Unstored | Planned::Second(_) | Planned::Duplicate(_)) | Err(_) => {
+                    left.extend(changes.iter().cloned());
+                }
+            }
+            item.changes = begin..left.len();
+        }
+        self.changes = left;
     }
 }
 
@@ -84,16 +122,29 @@ impl Router {
     pub fn plan(&self, now: Instant, events: Vec<Uncommitted>) -> Batch {
         let mut plan = Plan { router: self, next: BTreeMap::new(), ids: HashSet::default(), changes: Vec::new() };
         let plan_one = |event: Uncommitted| {
+            let begin = plan.changes.len();
             let planned = plan.add(now, &event);
-            (event, planned)
+            Item { event, planned, changes: begin..plan.changes.len() }
         };
         let events = events.into_iter().map(plan_one).collect();
         Batch { events, changes: plan.changes }
     }
 
+    /// Refuses what a batch has for these logs, in which memory and disk do not agree. Such a log has lost its past: it
+    /// begins anew with its next event.
+    pub fn leave_out(&self, batch: &mut Batch, logs: &BTreeSet<StoredName>) {
+        batch.leave_out(logs);
+        let Some(commits) = &self.commits else { return };
+        for log in logs {
+            let name = LogName::from(log);
+            commits.forgotten.add_log(log.clone(), self.history.next(&name).epoch);
+            self.history.forget(&name);
+        }
+    }
+
     /// Delivers the events of a batch that is on disk, or refuses them if it is not, and tells their connections.
     pub fn finish(&self, now: Instant, batch: Batch, is_on_disk: bool) {
-        for (mut event, planned) in batch.events {
+        for Item { mut event, planned, .. } in batch.events {
             let routed = match planned {
                 Err(refusal) => self.refuse_committed(now, &event, refusal),
                 Ok(planned) if !is_on_disk && planned.is_stored() => self.refuse_committed(now, &event, unavailable()),
@@ -103,14 +154,11 @@ impl Router {
             if event.to == To::Rules {
                 event.tell_sender(now, &outcome);
             }
-            if event.to == To::Will {
-                match &outcome {
-                    Ok(_) => self.metrics.wills.count(()),
-                    Err(Denied { refusal, .. }) => log_refused_will(&event.sender, refusal),
-                }
+            if let Some(rest) = event.rest.take() {
+                self.note_will(now, &event.sender, outcome.as_ref().err().map(|denied| &denied.refusal), rest);
             }
             if let Some(Err(Err(denied))) = event.outcome.take().map(|sender| sender.send(outcome)) {
-                // The ticket was dropped: that of a will is not kept, and a session may have ended.
+                // The ticket was dropped, because its session has ended.
                 let (source, code) = (&*event.sender.source, denied.refusal.code.as_str());
                 tracing::debug!(source, code, "an event of a durable channel was not published");
             }
@@ -218,11 +266,13 @@ impl Router {
         self.policy.history(&log.channel).filter(|_| is_durable && has_scope).map(|bounds| bounds.ttl)
     }
 
-    /// Forgets the logs that a sweep has removed from the disk.
-    pub fn forgotten_on_disk(&self, changes: &[Change]) {
+    /// Forgets what a sweep has removed from the disk.
+    pub fn forgotten_on_disk(&self, now: Instant, changes: &[Change]) {
         for change in changes {
-            if let Change::Forget(log) = change {
-                self.history.forget(&LogName::from(log));
+            match change {
+                Change::Forget(log) => self.history.forget(&LogName::from(log)),
+                Change::Trim { log, first } => self.history.trim_to(now, &LogName::from(log), *first),
+                Change::Append { .. } | Change::Keep(..) | Change::Clear(_) => {}
             }
         }
     }
@@ -255,8 +305,16 @@ impl Plan<'_> {
         let scope = match &event.to {
             To::Rules | To::Will => access::scope(&event.sender, &envelope, &facts)?,
             To::Announced(user) if facts.shared || user.is_some() => announced_scope(user.as_deref(), &facts),
-            To::Announced(_) => return Ok(self.add_for_all(now, event, &envelope, &facts)),
+            To::Announced(_) if !(facts.durable && facts.history) => {
+                let users = self.router.users_with_logs(&facts.canonical.channel);
+                return Ok(Planned::All { users: users.into_iter().collect(), is_stored: false });
+            }
+            To::Announced(_) => {
+                self.check_age(now, event)?;
+                return Ok(self.add_for_all(now, event, &envelope, &facts));
+            }
             To::Removed(user) => {
+                self.check_age(now, event)?;
                 let places = self.router.retained.places(user.as_deref(), &facts.canonical);
                 self.changes.extend(places.into_iter().map(Change::Clear));
                 return Ok(Planned::One(Written { is_shared: facts.shared, log: None, value: None }));
@@ -268,6 +326,7 @@ impl Plan<'_> {
         if !is_durable && !is_kept {
             return Ok(Planned::Unstored);
         }
+        self.check_age(now, event)?;
         let text = forms.stored();
         let name = LogName::of(&facts.canonical.channel, scope);
         let once = envelope.id().filter(|_| facts.history && envelope.once()).map(|id| {
@@ -310,12 +369,19 @@ impl Plan<'_> {
         let users = self.router.users_with_logs(channel);
         let scope = Scope::Shared(None);
         let text = Forms::new(envelope, &event.sender.source, scope).stored();
-        let is_stored = facts.durable && facts.history;
-        for user in users.iter().filter(|_| is_stored) {
+        for user in &users {
             let name = LogName { channel, owner: Some(user) };
             self.append(now, event, envelope, &name, scope, &text);
         }
-        Planned::All { users: users.into_iter().collect(), is_stored }
+        Planned::All { users: users.into_iter().collect(), is_stored: true }
+    }
+
+    /// Refuses an event that has waited for its turn for too long, so that no publisher waits without a bound.
+    fn check_age(&self, now: Instant, event: &Uncommitted) -> Result<(), Refusal> {
+        match now.saturating_duration_since(event.at) > self.router.policy.limits().history.timeout {
+            false => Ok(()),
+            true => Err(waited_too_long()),
+        }
     }
 
     fn append(
@@ -368,6 +434,13 @@ fn announced_scope<'u>(user: Option<&'u str>, facts: &Facts<'_>) -> Scope<'u> {
         Some(user) if !facts.shared => Scope::User(user),
         user => Scope::Shared(user),
     }
+}
+
+fn waited_too_long() -> Refusal {
+    Refusal::new(
+        ErrorCode::StorageUnavailable,
+        "the event has waited for the disk for longer than history.timeout, so it was not delivered; send it again later",
+    )
 }
 
 pub(super) fn unavailable() -> Refusal {

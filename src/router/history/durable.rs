@@ -59,6 +59,7 @@ impl History {
     pub(in crate::router) fn trim_to(&self, now: Instant, name: &LogName<'_>, first: u64) {
         if let Some(log) = self.find(name) {
             let mut locked = Locked { history: self, state: log.state.lock(), log: &log };
+            locked.state.on_disk_from = locked.state.on_disk_from.max(first);
             locked.change(|state| {
                 while state.front().is_some_and(|front| front.offset < first) {
                     state.pop(now);
@@ -73,6 +74,8 @@ impl History {
         let mut locked = Locked { history: self, state: log.state.lock(), log: &log };
         let state = &mut *locked.state;
         (state.epoch, state.last, state.emptied) = (Arc::clone(epoch), last, Some(used));
+        // Until the first of its entries comes.
+        state.on_disk_from = last + 1;
         locked.set_due(used);
     }
 
@@ -85,6 +88,7 @@ impl History {
         let mut locked = Locked { history: self, state: log.state.lock(), log: &log };
         locked.change(|state| {
             let last = state.last;
+            state.on_disk_from = state.on_disk_from.min(position.offset);
             state.last = position.offset - 1;
             state.push(entry, bounds);
             state.last = last;

@@ -6,7 +6,7 @@ use std::task::{Context, Poll};
 
 use tokio::sync::oneshot;
 use tokio::sync::oneshot::error::TryRecvError;
-use wire::CloseCode;
+use wire::{CloseCode, ErrorCode, Refusal, notice};
 
 use super::Position;
 use super::counted::OnDisk;
@@ -14,7 +14,7 @@ use super::durable::address_of;
 use super::log::Address;
 use crate::router::Router;
 use crate::router::disk::{DiskRead, Purpose};
-use crate::router::outbox::End;
+use crate::router::outbox::{End, Outbox};
 use crate::router::replay::marked;
 use crate::store::history::{Entry, Pin, ReadRange, Unread};
 use crate::websocket::{Frame, FrameMemory};
@@ -55,7 +55,7 @@ pub(super) struct FromDisk {
     read: VecDeque<DiskEntry>,
     waits_for: Option<oneshot::Receiver<Answer>>,
     /// Why nothing more can be read.
-    failed: Option<End>,
+    failed: Option<Failure>,
 }
 
 /// What comes next.
@@ -66,12 +66,36 @@ pub(super) enum Next {
     /// Nothing is left.
     Exhausted,
     /// The rest cannot be read.
-    Failed(End),
+    Failed(Failure),
 }
 
-const GONE: End = End::Close(CloseCode::SlowConsumer, "slow consumer: events of a replay are no longer kept");
+/// Why events of a replay cannot be sent.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Failure {
+    /// The log has lost them meanwhile: the application takes too long.
+    Gone,
+    /// The disk cannot be read.
+    Unreadable,
+}
 
-const UNREADABLE: End = End::Close(CloseCode::GoingAway, "events of a replay cannot be read from the disk");
+impl Failure {
+    /// Ends the session. If it may still read, its last message says why.
+    pub(super) fn end(self, outbox: &Outbox) {
+        match self {
+            Self::Gone => {
+                let reason = "slow consumer: events of a replay are no longer kept";
+                outbox.discard(End::Close(CloseCode::SlowConsumer, reason));
+            }
+            Self::Unreadable => {
+                let words = "events of this replay cannot be read from the disk now; connect again, and recover from the \
+                             last event that has arrived";
+                let refusal = Refusal::new(ErrorCode::StorageUnavailable, words);
+                let reason = "events of a replay cannot be read from the disk";
+                outbox.end_with(notice::error(None, &refusal).into(), End::Close(CloseCode::GoingAway, reason));
+            }
+        }
+    }
+}
 
 impl FromDisk {
     pub(super) fn new(epoch: Arc<str>, OnDisk { log, offsets, pin, .. }: OnDisk) -> Self {
@@ -91,8 +115,8 @@ impl FromDisk {
         if let Some(entry) = self.read.pop_front() {
             return Next::Entry(entry);
         }
-        if let Some(end) = self.failed {
-            return Next::Failed(end);
+        if let Some(failure) = self.failed {
+            return Next::Failed(failure);
         }
         if self.range.offsets.is_empty() {
             return Next::Exhausted;
@@ -104,7 +128,7 @@ impl FromDisk {
                 self.waits_for = Some(waits_for);
                 Next::Waits
             }
-            Err(_) => Next::Failed(UNREADABLE),
+            Err(_) => Next::Failed(Failure::Unreadable),
         }
     }
 
@@ -125,8 +149,8 @@ impl FromDisk {
                 self.range.offsets = next..=*self.range.offsets.end();
                 self.read = read.into();
             }
-            Some(Err(Unread::Gone)) => self.failed = Some(GONE),
-            Some(Err(Unread::Fault(_))) | None => self.failed = Some(UNREADABLE),
+            Some(Err(Unread::Gone)) => self.failed = Some(Failure::Gone),
+            Some(Err(Unread::Fault(_))) | None => self.failed = Some(Failure::Unreadable),
         }
     }
 

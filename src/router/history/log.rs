@@ -100,6 +100,8 @@ pub(in crate::router) struct State {
     own_bytes: usize,
     /// The offset of the last event that entered; 0 if none did.
     pub(super) last: u64,
+    /// If the log is on disk, the disk has nothing before this offset. Its size bounds it too.
+    pub(super) on_disk_from: u64,
     /// When it is to be looked at, to drop what is too old.
     pub(super) due: Option<Instant>,
     /// When the last entry was dropped, if none is left.
@@ -119,6 +121,7 @@ impl State {
             bytes: 0,
             own_bytes,
             last: 0,
+            on_disk_from: 1,
             due: None,
             emptied: None,
             is_removed: false,

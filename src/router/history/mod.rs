@@ -201,13 +201,13 @@ impl History {
         self.logs.iter().filter_map(|log| owner(log.key())).collect()
     }
 
-    /// What an operator sees of each log. `bounds` says what the logs of a channel keep.
-    pub(super) fn facts(&self, now: Instant, bounds: impl Fn(&str) -> Option<LogBounds>) -> Vec<LogFacts> {
+    /// What an operator sees of each log. `first` gives the offset of the first event that it keeps.
+    fn facts(&self, first: impl Fn(&LogName<'_>, &State) -> Option<u64>) -> Vec<LogFacts> {
         let facts = |log: Arc<Log>| {
-            let LogName { channel, owner } = name_of(&log.key);
-            let bounds = bounds(channel)?;
+            let name = name_of(&log.key);
+            let LogName { channel, owner } = name;
             let state = log.state.lock();
-            let first = state.first(now, &bounds);
+            let first = first(&name, &state)?;
             Some(LogFacts {
                 key: log.key.to_string(),
                 channel: channel.to_owned(),

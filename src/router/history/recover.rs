@@ -11,7 +11,7 @@ use super::counted::Counted;
 use super::log::{Address, State};
 use super::look::Ahead;
 use super::replay::{Reader, Replay};
-use super::{Locked, LogName, Position};
+use super::{Locked, LogFacts, LogName, Position};
 use crate::auth::Permissions;
 use crate::config::LogBounds;
 use crate::router::Router;
@@ -187,10 +187,21 @@ impl Router {
         bounds: &LogBounds,
     ) -> Option<RangeInclusive<u64>> {
         let in_memory = state.front().map_or(state.last + 1, |front| front.offset);
-        let by_size = (state.last + 1).saturating_sub(bounds.size as u64).max(1);
+        let by_size = (state.last + 1).saturating_sub(bounds.size as u64);
+        let on_disk = by_size.max(state.on_disk_from);
         // If the first one in memory is too old, those before it are.
         let may_be = self.reads.is_some() && self.policy.is_durable(name.channel) && first == in_memory;
-        (may_be && by_size < in_memory).then_some(by_size..=in_memory - 1)
+        (may_be && on_disk < in_memory).then_some(on_disk..=in_memory - 1)
+    }
+
+    /// What an operator sees of each log.
+    pub(in crate::router) fn log_facts(&self, now: Instant) -> Vec<LogFacts> {
+        let first = |name: &LogName<'_>, state: &State| {
+            let bounds = self.policy.history(name.channel)?;
+            let first = state.first(now, &bounds);
+            Some(self.only_on_disk(name, first, state, &bounds).map_or(first, |offsets| *offsets.start()))
+        };
+        self.history.facts(first)
     }
 
     /// Whether a session with these permissions may have an entry, and wants it.

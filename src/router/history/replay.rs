@@ -43,7 +43,7 @@ impl Replay {
     }
 
     /// Pulls up to `most` frames. Returns whether it is exhausted. If events cannot be read from the disk, or are no longer
-    /// kept there, it ends the session: the client was told that it receives them.
+    /// kept there, it ends the session, whose last message says why: the client was told that it receives them.
     pub(in crate::router) fn pull(&mut self, router: &Router, most: usize, frames: &mut Vec<Frame>) -> bool {
         let Some(subscription) = self.subscription.upgrade().filter(|it| !it.listing.has_ended()) else { return true };
         let reader = Reader {
@@ -71,8 +71,8 @@ impl Replay {
                         self.from_disk = None;
                         continue;
                     }
-                    Next::Failed(end) => {
-                        subscription.session.outbox().discard(end);
+                    Next::Failed(failure) => {
+                        failure.end(subscription.session.outbox());
                         return true;
                     }
                 },

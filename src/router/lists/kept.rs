@@ -37,13 +37,13 @@ pub struct LogRow {
     pub user: Option<String>,
     /// The name of its present life.
     pub epoch: String,
-    /// The offset of the first event that is kept; `None` if none is.
+    /// The offset of the first event that is kept, in memory or on disk; `None` if none is.
     pub first: Option<u64>,
     /// The offset of the last event that it had; 0 if it never had one.
     pub last: u64,
     /// How many events are kept.
     pub entries: usize,
-    /// The memory that they count with.
+    /// The memory of those that are in memory.
     pub bytes: usize,
     /// It is on disk.
     pub durable: bool,
@@ -83,7 +83,7 @@ impl Router {
 
     /// The logs that a filter allows, in the order in which they were made.
     pub fn list_logs(&self, now: Instant, filter: &Filter) -> Vec<LogRow> {
-        let found = self.history.facts(now, |channel| self.policy.history(channel));
+        let found = self.log_facts(now);
         let is_wanted = |it: &LogFacts| filter.allows_channel(&it.channel) && filter.allows_user(it.user.as_deref());
         let row = |it: LogFacts| LogRow {
             id: it.key,

@@ -68,7 +68,7 @@ impl Lane {
 }
 
 /// A request that waits, and the subscription that matches it.
-type Waiter = (Arc<Pending>, Arc<Subscription>);
+pub(in crate::router) type Waiter = (Arc<Pending>, Arc<Subscription>);
 
 struct Turn {
     serial: Serial,

@@ -35,6 +35,17 @@ pub enum Change {
     Clear(Place),
 }
 
+impl Change {
+    /// The bytes of the text that it adds.
+    pub(super) fn bytes(&self) -> usize {
+        match self {
+            Self::Append { entry, .. } => entry.text.len(),
+            Self::Keep(_, value) => value.text.len(),
+            Self::Trim { .. } | Self::Forget(_) | Self::Clear(_) => 0,
+        }
+    }
+}
+
 /// What the bound of the disk cost.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Applied {

@@ -1,6 +1,6 @@
 //! [`Draft`]: a batch of changes while it is written. Nothing of it is known elsewhere before its transaction is on disk.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use redb::{Table, WriteTransaction};
 
@@ -33,6 +33,31 @@ pub(super) struct Finished {
     /// The retained values that it changed, and what was there before.
     pub(super) undo: Vec<(PlaceKey, Option<Vec<u8>>)>,
     pub(super) applied: Applied,
+}
+
+impl HistoryFile {
+    /// The logs to which these changes append an event whose offset does not follow the last one on disk: memory and disk
+    /// disagree about what the log has. A batch with such an event fails as a whole, so it is to be left out.
+    #[must_use]
+    pub fn misfits(&self, changes: &[Change]) -> BTreeSet<LogName> {
+        let mut last: BTreeMap<&LogName, Option<(&str, u64)>> = BTreeMap::new();
+        let mut misfits = BTreeSet::new();
+        for change in changes {
+            match change {
+                Change::Append { log, epoch, offset, .. } => {
+                    let on_disk = || self.logs.get(log).map(|state| (&*state.epoch, state.last));
+                    let before = last.insert(log, Some((epoch, *offset)));
+                    let before = before.unwrap_or_else(on_disk).filter(|(of, _)| **of == **epoch);
+                    if before.is_some_and(|(_, last)| *offset != last.saturating_add(1)) {
+                        misfits.insert(log.clone());
+                    }
+                }
+                Change::Forget(log) => drop(last.insert(log, None)),
+                Change::Trim { .. } | Change::Keep(..) | Change::Clear(_) => {}
+            }
+        }
+        misfits
+    }
 }
 
 /// The tables that a batch writes to.

@@ -1,19 +1,35 @@
-//! [`FaultyDisk`]: a disk in memory that loses what was not synced, fails, or is full, as a test wants.
+//! [`FaultyDisk`]: a disk in memory that loses what was not synced, fails, hangs, or is full, as a test wants.
 
 use std::io::{self, ErrorKind};
 use std::ops::Bound;
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use redb::{BackendError, StorageBackend};
 
 use super::disk::{Backend, Disk};
+use super::start::create;
+use super::tables::STORE;
+use super::{FILE, HistoryFile, HistoryLimits, Loaded};
+use crate::store::{Cipher, Key, StoreError};
+
+/// How long a sync hangs at most, so that a test ends that does not release it.
+const HANGS_AT_MOST: Duration = Duration::from_secs(60);
 
 /// A disk in memory.
 #[derive(Clone, Debug, Default)]
-pub(super) struct FaultyDisk(Arc<Mutex<State>>);
+pub(crate) struct FaultyDisk(Arc<Shared>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    state: Mutex<State>,
+    /// The disk hangs no longer, or has begun to.
+    changed: Condvar,
+}
 
 #[derive(Debug, Default)]
 struct State {
@@ -28,6 +44,9 @@ struct State {
     /// The largest length that the file may have.
     full_at: Option<u64>,
     syncs: u64,
+    hangs: bool,
+    /// How many syncs hang now.
+    hanging: usize,
 }
 
 #[derive(Clone, Debug)]
@@ -37,39 +56,71 @@ enum Unsynced {
 }
 
 impl FaultyDisk {
+    /// A disk with an empty history, whose key consists of this digit.
+    pub(crate) fn with_history(digit: char) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(FILE);
+        drop(create(&path, &Cipher::new(&key(digit), STORE).key_check().unwrap(), |_| Ok(())).unwrap());
+        Self::with(std::fs::read(path).unwrap())
+    }
+
+    /// Opens the history that it has.
+    pub(crate) fn open_history(
+        &self,
+        digit: char,
+        limits: HistoryLimits,
+        visit: &mut dyn FnMut(Loaded),
+    ) -> Result<Option<HistoryFile>, StoreError> {
+        let path = PathBuf::from("/disk").join(FILE);
+        HistoryFile::open_on(Arc::new(self.clone()), path, &key(digit), limits, visit)
+    }
+
     /// A disk with these bytes.
     pub(super) fn with(bytes: Vec<u8>) -> Self {
         let state = State { seen: bytes.clone(), synced: bytes, ..State::default() };
-        Self(Arc::new(Mutex::new(state)))
+        Self(Arc::new(Shared { state: Mutex::new(state), changed: Condvar::new() }))
+    }
+
+    /// Lets no sync end until the disk heals.
+    pub(crate) fn hang(&self) {
+        self.0.state.lock().hangs = true;
+    }
+
+    /// Waits until a sync hangs.
+    pub(crate) fn wait_until_it_hangs(&self) {
+        let mut state = self.0.state.lock();
+        let waited = self.0.changed.wait_while_for(&mut state, |state| state.hanging == 0, HANGS_AT_MOST);
+        assert!(!waited.timed_out(), "nothing is written");
     }
 
     pub(super) fn bytes(&self) -> Vec<u8> {
-        self.0.lock().seen.clone()
+        self.0.state.lock().seen.clone()
     }
 
     pub(super) fn syncs(&self) -> u64 {
-        self.0.lock().syncs
+        self.0.state.lock().syncs
     }
 
     /// Lets this many more writes and syncs succeed.
-    pub(super) fn fail_after(&self, writes: u64) {
-        self.0.lock().left = Some(writes);
+    pub(crate) fn fail_after(&self, writes: u64) {
+        self.0.state.lock().left = Some(writes);
     }
 
     /// Lets the file grow to this length only.
-    pub(super) fn fill_at(&self, len: u64) {
-        self.0.lock().full_at = Some(len);
+    pub(crate) fn fill_at(&self, len: u64) {
+        self.0.state.lock().full_at = Some(len);
     }
 
-    pub(super) fn heal(&self) {
-        let mut state = self.0.lock();
-        (state.left, state.full_at) = (None, None);
+    pub(crate) fn heal(&self) {
+        let mut state = self.0.state.lock();
+        (state.left, state.full_at, state.hangs) = (None, None, false);
+        self.0.changed.notify_all();
     }
 
     /// Cuts the power: each write that was not synced is on the disk, or not, or in part.
     pub(super) fn cut_power(&self, seed: u64) -> Self {
         let mut random = StdRng::seed_from_u64(seed);
-        let state = self.0.lock();
+        let state = self.0.state.lock();
         let mut bytes = state.synced.clone();
         for unsynced in &state.unsynced {
             match unsynced {
@@ -90,9 +141,13 @@ impl FaultyDisk {
     }
 
     /// Ends the process only: the system keeps what it has written.
-    pub(super) fn kill(&self) -> Self {
+    pub(crate) fn kill(&self) -> Self {
         Self::with(self.bytes())
     }
+}
+
+fn key(digit: char) -> Key {
+    Key::parse(&digit.to_string().repeat(64)).unwrap()
 }
 
 impl State {
@@ -110,7 +165,7 @@ impl State {
 
 impl Disk for FaultyDisk {
     fn open(&self) -> io::Result<Backend> {
-        self.0.lock().count()?;
+        self.0.state.lock().count()?;
         Ok(Backend::new(self.clone()))
     }
 
@@ -121,19 +176,19 @@ impl Disk for FaultyDisk {
 
 impl StorageBackend for FaultyDisk {
     fn len(&self) -> io::Result<u64> {
-        Ok(self.0.lock().seen.len() as u64)
+        Ok(self.0.state.lock().seen.len() as u64)
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
         let at = usize::try_from(offset).unwrap();
-        let state = self.0.lock();
+        let state = self.0.state.lock();
         let bytes = state.seen.get(at..at + out.len()).ok_or(ErrorKind::UnexpectedEof)?;
         out.copy_from_slice(bytes);
         Ok(())
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
-        let mut state = self.0.lock();
+        let mut state = self.0.state.lock();
         state.count()?;
         if len > state.seen.len() as u64 && state.full_at.is_some_and(|most| len > most) {
             return Err(ErrorKind::StorageFull.into());
@@ -144,7 +199,11 @@ impl StorageBackend for FaultyDisk {
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        let mut state = self.0.lock();
+        let mut state = self.0.state.lock();
+        state.hanging += 1;
+        self.0.changed.notify_all();
+        self.0.changed.wait_while_for(&mut state, |state| state.hangs, HANGS_AT_MOST);
+        state.hanging -= 1;
         state.count()?;
         state.syncs += 1;
         state.synced = state.seen.clone();
@@ -154,7 +213,7 @@ impl StorageBackend for FaultyDisk {
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
         let at = usize::try_from(offset).unwrap();
-        let mut state = self.0.lock();
+        let mut state = self.0.state.lock();
         state.count()?;
         state.seen.get_mut(at..at + data.len()).ok_or(ErrorKind::UnexpectedEof)?.copy_from_slice(data);
         state.unsynced.push(Unsynced::Write(offset, data.to_vec()));

@@ -8,7 +8,7 @@
 //! Start at [`HistoryFile::open`] in `start`. `check` looks at the whole file before redb may write to it, `tables` says what it
 //! has, `change` is what can be done to it, `draft` makes a batch of a transaction, `expired` finds what is too old, `open` is
 //! the file while it is open, which `read` reads beside the thread that writes, `reopen` continues after a fault of the disk,
-//! `repair` saves what is sound, and `reseal` gives the file another key.
+//! `probe` shows that it is over, `repair` saves what is sound, and `reseal` gives the file another key.
 
 mod change;
 mod check;
@@ -20,6 +20,7 @@ mod faulty;
 mod header;
 mod look;
 mod open;
+mod probe;
 mod read;
 mod record;
 mod reopen;
@@ -32,6 +33,8 @@ mod tests;
 
 pub use change::{Applied, Change};
 pub(crate) use expired::REMEMBERED;
+#[cfg(test)]
+pub(crate) use faulty::FaultyDisk;
 pub use look::{LogLine, Look};
 pub use open::Pin;
 pub use read::{HistoryReader, ReadRange, Unread};
@@ -101,6 +104,8 @@ pub struct HistoryFile {
     open: Arc<OpenFile>,
     /// When it may be opened again.
     reopen_at: Option<Instant>,
+    /// The bytes of the batch that failed last.
+    failed_bytes: usize,
     logs: BTreeMap<LogName, LogState>,
     /// The disk that all entries use.
     bytes: u64,
@@ -125,6 +130,21 @@ impl HistoryFile {
     /// The file cannot be written. None of the changes was made, and none appears later, unless the process ends before the
     /// next batch.
     pub fn apply(&mut self, now: Instant, wall: u64, changes: &[Change]) -> Result<Applied, StoreError> {
+        self.apply_if(now, wall, changes, || true)
+    }
+
+    /// The same for changes that somebody else can give up while they are written, because that takes too long. `are_wanted`
+    /// is called when they are on disk. If it returns `false`, they count as not made, and the next batch removes them.
+    ///
+    /// # Errors
+    /// Those of [`HistoryFile::apply`], or the changes were given up.
+    pub fn apply_if(
+        &mut self,
+        now: Instant,
+        wall: u64,
+        changes: &[Change],
+        are_wanted: impl FnOnce() -> bool,
+    ) -> Result<Applied, StoreError> {
         self.reopen(now)?;
         let mut draft = Draft::new(self, wall);
         let outcome = self.name.guarded(|| {
@@ -136,16 +156,23 @@ impl HistoryFile {
             Ok(transaction.commit()?)
         });
         let finished = draft.finish();
+        let outcome = outcome.and_then(|()| if are_wanted() { Ok(()) } else { Err(given_up(&self.name)) });
         match outcome {
             Ok(()) => Ok(self.accept(finished)),
             Err(fault) => {
                 self.doubtful.extend(finished.undo);
                 self.doubtful_logs.extend(finished.logs.into_keys());
-                self.open.close();
-                self.reopen_at = Some(now + REOPEN_AFTER);
+                self.failed_bytes = changes.iter().map(Change::bytes).sum();
+                self.close_until(now + REOPEN_AFTER);
                 Err(fault)
             }
         }
+    }
+
+    /// Closes the file after a fault. It may be opened again from this moment on.
+    fn close_until(&mut self, reopen_at: Instant) {
+        self.open.close();
+        self.reopen_at = Some(reopen_at);
     }
 
     /// Takes a draft over whose transaction is on disk.
@@ -186,6 +213,13 @@ impl HistoryFile {
 fn unavailable(name: &Name) -> StoreError {
     StoreError::unusable(format!(
         "{}: {WHAT} cannot be used after a fault of the disk; it is opened again every second",
+        name.path.display()
+    ))
+}
+
+fn given_up(name: &Name) -> StoreError {
+    StoreError::unusable(format!(
+        "{}: the disk took longer than history.timeout to write to {WHAT}, so what was written is taken back",
         name.path.display()
     ))
 }

@@ -147,6 +147,7 @@ impl HistoryFile {
             limits,
             open: Arc::new(OpenFile::new(database.map_err(advise)?)),
             reopen_at: None,
+            failed_bytes: 0,
             logs: contents.logs,
             bytes,
             known: contents.known,

@@ -15,7 +15,7 @@ pub(super) type LogKey = [u8; 16];
 /// A keyed hash of the place of a retained value.
 pub(super) type PlaceKey = [u8; 32];
 
-/// What belongs to no log: the key check.
+/// What belongs to no log: the key check, and a probe while it is written.
 pub(super) const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
 
 /// Log -> its sealed record.
@@ -84,6 +84,10 @@ pub(super) fn entry_place(log: &LogKey, offset: u64) -> Vec<u8> {
 
 pub(super) fn known_place(number: u64) -> Vec<u8> {
     [b"known".as_slice(), &number.to_le_bytes()].concat()
+}
+
+pub(super) fn probe_place() -> Vec<u8> {
+    b"probe".to_vec()
 }
 
 pub(super) fn retained_place(key: &PlaceKey) -> Vec<u8> {

@@ -81,10 +81,14 @@ async fn a_certificate_near_its_end_or_with_another_key_is_a_warning() {
 }
 
 #[tokio::test]
-async fn a_history_that_cannot_be_written_is_a_warning() {
-    let toml = "[channels.Phone]\nscope = 'shared'\nhistory = { size = 10, ttl = '1h', durable = true }\n\
-                [auth]\nmode = 'open'\n[admin]\nlisten = ['127.0.0.1:0']\n";
-    let site = Site::of(Broker::with_file_size(400, &format!("{toml}{TOKENS}")).await).await;
+async fn a_history_that_can_be_written_again_is_ready_although_no_event_comes() {
+    let toml = |more: &str| {
+        format!(
+            "[channels.Phone]\nscope = 'shared'\nhistory = {{ size = 10, ttl = '1h', durable = true }}\n\
+             [auth]\nmode = 'open'\n[admin]\nlisten = ['127.0.0.1:0']\n{more}\n{TOKENS}"
+        )
+    };
+    let site = Site::of(Broker::with_file_size(400, &toml("")).await).await;
     until(&site, 200, &[], &[]).await;
     let mut phone = site.broker.app("phone").await;
     let text = "x".repeat(20_000);
@@ -101,4 +105,11 @@ async fn a_history_that_cannot_be_written_is_a_warning() {
     };
     assert_eq!(refused.await["data"]["ErrorCode"], "STORAGE_UNAVAILABLE");
     until(&site, 200, &[], &["history"]).await;
+    site.broker.configure(&toml("ready_requires = ['history']"));
+    site.broker.reload().await;
+    until(&site, 503, &["history"], &[]).await;
+    // The load balancer lets nobody through any more.
+    phone.close().await;
+    site.broker.lift_file_size().await;
+    until(&site, 200, &[], &[]).await;
 }

@@ -72,7 +72,7 @@ fn the_defaults_in_the_table_are_the_defaults_of_the_program() {
     // Any key of a table that proves users turns it on.
     let always = |row: &Row| is_value(row) && !row.key.starts_with("auth.salesforce_");
     let file = file_of(&rows(), |row| always(row).then(|| row.default.to_owned()));
-    assert_eq!(file.lines().count(), 99, "other defaults are words:\n{file}");
+    assert_eq!(file.lines().count(), 102, "other defaults are words:\n{file}");
     let loaded = load(&Given { file: Some(&file), ..Given::default() }).unwrap();
     let default = Config::default();
     assert_eq!(loaded, Config { listen_is_default: false, data_dir: loaded.data_dir.clone(), ..default });

@@ -1,5 +1,6 @@
 //! Events that have to be on disk first, in the core: what is planned, delivered, refused, and taken over from a file.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant, SystemTime};
@@ -477,4 +478,88 @@ fn a_log_of_another_scope_than_its_channel_has_now_is_not_taken_over() {
     assert_eq!(stage.router.size().logs, 0);
     load(&stage, &LogName { channel: "Queue".into(), user: None }, &[Duration::ZERO]);
     assert_eq!(stage.router.size().logs, 1);
+}
+
+#[test]
+fn a_log_that_the_disk_disagrees_about_costs_its_own_events_only_and_begins_anew() {
+    let stage = Stage::new();
+    let (cti, agent) = (stage.session("cti", "alice"), stage.session("agent", "alice"));
+    let queue_event = EVENT.replace("Phone", "Queue");
+    let retained = EVENT.replacen('{', r#"{"retain":true,"data":1,"#, 1);
+    let mut tickets = [EVENT, &*queue_event, &*retained].map(|text| stage.send(&cti, text));
+    let events = std::iter::from_fn(|| stage.queue.receive(Duration::ZERO).ok()).collect();
+    let mut batch = stage.router.plan(stage.now, events);
+    assert_eq!(batch.changes().len(), 4);
+    let phone = LogName { channel: "Phone".into(), user: Some("alice".into()) };
+    stage.router.leave_out(&mut batch, &BTreeSet::from([phone.clone()]));
+    let changes = batch.take_changes();
+    assert!(matches!(&*changes, [Change::Append { log, .. }] if &*log.channel == "Queue"), "{changes:?}");
+    stage.router.finish(stage.now, batch, true);
+    let [one, other, last] = &mut tickets;
+    assert_eq!(told(one), Some(Told::Refused("STORAGE_UNAVAILABLE")));
+    assert_eq!(told(other), Some(Told::Kept { offset: 1, receivers: 1, is_duplicate: false }));
+    assert_eq!(told(last), Some(Told::Refused("STORAGE_UNAVAILABLE")));
+    assert_eq!(received(&stage, &agent), [1]);
+    // The disk loses it too, and its next event begins it with another epoch.
+    assert_eq!(forgotten(&stage.router.forgotten(|log, _| *log == phone)), 1);
+    let mut ticket = stage.send(&cti, EVENT);
+    let changes = stage.commit(true);
+    assert_eq!(told(&mut ticket), Some(Told::Kept { offset: 1, receivers: 1, is_duplicate: false }));
+    assert!(matches!(&*changes, [Change::Append { offset: 1, .. }]), "{changes:?}");
+}
+
+/// How many logs are to be forgotten.
+fn forgotten(changes: &[Change]) -> usize {
+    changes.iter().filter(|change| matches!(change, Change::Forget(_))).count()
+}
+
+#[test]
+fn an_event_for_all_is_left_out_of_the_log_that_the_disk_disagrees_about() {
+    let stage = Stage::new();
+    let [alice, bob] = ["alice", "bob"].map(|user| stage.session("agent", user));
+    let adapter = stage.router.attach_adapter(stage.now, Outbox::new(LIMITS));
+    let envelope = decode(EVENT, DecodeLimits::default()).unwrap();
+    let announced = stage.router.announce(stage.now, &adapter, &envelope, None).unwrap();
+    assert!(announced.ticket.is_some());
+    let events = std::iter::from_fn(|| stage.queue.receive(Duration::ZERO).ok()).collect();
+    let mut batch = stage.router.plan(stage.now, events);
+    let phone = LogName { channel: "Phone".into(), user: Some("alice".into()) };
+    stage.router.leave_out(&mut batch, &BTreeSet::from([phone]));
+    assert_eq!(batch.changes().len(), 1);
+    stage.router.finish(stage.now, batch, true);
+    assert_eq!((received(&stage, &alice), received(&stage, &bob)), (vec![], vec![1]));
+}
+
+#[test]
+fn an_event_that_has_waited_too_long_is_refused_and_one_that_need_not_be_on_disk_is_not() {
+    let mut stage = Stage::new();
+    let (cti, agent) = (stage.session("cti", "alice"), stage.session("agent", "alice"));
+    let mut tickets = [stage.send(&cti, EVENT)];
+    stage.now += Duration::from_secs(10);
+    let mut in_time = stage.send(&cti, EVENT);
+    stage.now += Duration::from_millis(1);
+    assert_eq!(stage.commit(true).len(), 1);
+    assert_eq!(told(&mut tickets[0]), Some(Told::Refused("STORAGE_UNAVAILABLE")));
+    assert_eq!(told(&mut in_time), Some(Told::Kept { offset: 1, receivers: 1, is_duplicate: false }));
+    assert_eq!(received(&stage, &agent), [1]);
+}
+
+#[test]
+fn what_waits_for_the_disk_is_bounded_by_events_and_bytes() {
+    for (waiting, waiting_bytes) in [(3, usize::MAX / 2), (1000, 3 * EVENT.len())] {
+        let mut config = Stage::config();
+        (config.history.waiting, config.history.waiting_bytes) = (waiting, waiting_bytes);
+        let stage = Stage::new();
+        stage.router.replace_policy(stage.now, &config);
+        let cti = stage.session("cti", "alice");
+        let mut tickets: Vec<_> = (0..3).map(|_| stage.send(&cti, EVENT)).collect();
+        let envelope = decode(EVENT, DecodeLimits::default()).unwrap();
+        let refused = stage.router.route(stage.now, &cti, &envelope).map(drop).unwrap_err().refusal;
+        assert_eq!((refused.code.as_str(), tickets.len()), ("STORAGE_UNAVAILABLE", 3));
+        stage.commit(true);
+        assert!(tickets.iter_mut().all(|ticket| matches!(told(ticket), Some(Told::Kept { .. }))));
+        tickets.push(stage.send(&cti, EVENT));
+        stage.commit(true);
+        assert!(matches!(told(&mut tickets[3]), Some(Told::Kept { offset: 4, .. })));
+    }
 }

@@ -1,14 +1,11 @@
 //! Durable channels and retained values, against a broker that is killed, whose disk is full, and whose file is damaged.
 
 use std::collections::BTreeMap;
-use std::future::pending;
 use std::path::Path;
-use std::time::Duration;
 
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 use tokio::process::Command;
-use tokio::time::timeout;
 
 use crate::support::{Broker, Peer, envelope, within};
 
@@ -28,7 +25,7 @@ retain = "durable"
 "#;
 
 /// The position that a receipt, an event, or the reply to Subscribe has.
-fn position(message: &Value) -> (u64, String) {
+pub(super) fn position(message: &Value) -> (u64, String) {
     let data = if message["offset"].is_u64() { message } else { &message["data"] };
     let [offset, epoch] = if message["offset"].is_u64() { ["offset", "epoch"] } else { ["Offset", "Epoch"] };
     (data[offset].as_u64().unwrap(), data[epoch].as_str().unwrap().to_owned())
@@ -269,88 +266,6 @@ async fn a_damaged_file_is_refused_and_repaired() {
     let recover = json!({ "epoch": position(&receipt).1, "offset": 0 });
     let reply = agent.command("Subscription", "Subscribe", envelope("Phone/*/*", json!({ "recover": recover }))).await;
     assert_eq!((&reply["data"]["Recovered"], &reply["data"]["RecoverReason"]), (&json!(false), &json!("EPOCH")));
-}
-
-/// What a publisher knows when the broker has died.
-#[derive(Default)]
-struct Sent {
-    next: u64,
-    /// Offset -> number.
-    receipts: BTreeMap<u64, u64>,
-}
-
-/// Sends numbered events until the broker dies.
-async fn send_until_the_end(mut peer: Peer, mut sent: Sent) -> Sent {
-    loop {
-        let first = sent.next;
-        let events = (first..first + 20)
-            .map(|number| envelope("Phone/Call/Ringing", json!({ "id": number.to_string(), "data": number })));
-        sent.next += 20;
-        if !peer.try_send(events.collect::<Vec<_>>()).await {
-            return sent;
-        }
-        for _ in 0..20 {
-            let Some(receipt) = peer.try_next().await else { return sent };
-            assert_eq!(receipt["data"]["Success"], true, "{receipt}");
-            let number = receipt["inReplyTo"].as_str().unwrap().parse().unwrap();
-            sent.receipts.insert(position(&receipt).0, number);
-        }
-    }
-}
-
-/// Receives events until the broker dies. Returns what came: offset -> number.
-async fn receive_until_the_end(mut peer: Peer) -> BTreeMap<u64, u64> {
-    let mut received = BTreeMap::new();
-    while let Some(event) = peer.try_next().await {
-        received.insert(position(&event).0, event["data"].as_u64().unwrap());
-    }
-    received
-}
-
-#[tokio::test]
-async fn a_kill_at_any_moment_loses_no_event_that_was_delivered_or_confirmed() {
-    let kills: u64 = std::env::var("SWITCHBOARD_KILLS").ok().and_then(|it| it.parse().ok()).unwrap_or(20);
-    let users = ["alice", "bob", "carol"];
-    let mut broker = Broker::with_config(CONFIG).await;
-    let mut known: BTreeMap<&str, BTreeMap<u64, u64>> = users.into_iter().map(|user| (user, BTreeMap::new())).collect();
-    let mut next = 0;
-    for kill in 0..kills {
-        let mut peers = Vec::new();
-        for user in users {
-            let mut subscriber = broker.app_of("agent", user).await;
-            subscriber.subscribe("Phone/*/*").await;
-            peers.push((broker.app_of("cti", user).await, subscriber));
-        }
-        let work = peers.into_iter().map(|(publisher, subscriber)| async move {
-            let sent = Sent { next, ..Sent::default() };
-            tokio::join!(send_until_the_end(publisher, sent), receive_until_the_end(subscriber))
-        });
-        let kill_it = async {
-            // Not to wait for an effect: it comes at a moment that differs each time.
-            timeout(Duration::from_millis(5 + kill * 37 % 120), pending::<()>()).await.unwrap_err();
-            broker.killed().await
-        };
-        let (outcomes, successor) = tokio::join!(join_all(work), kill_it);
-        broker = successor;
-        for (user, (sent, received)) in users.into_iter().zip(outcomes) {
-            next = next.max(sent.next);
-            let promised = known.get_mut(user).unwrap();
-            promised.extend(received);
-            promised.extend(sent.receipts);
-            let mut agent = broker.app_of("agent", user).await;
-            let (_, events) = recover(&mut agent, "Phone/*/*", json!({ "last": 100_000 })).await;
-            let kept: BTreeMap<u64, u64> =
-                events.iter().map(|event| (position(event).0, event["data"].as_u64().unwrap())).collect();
-            let offsets: Vec<u64> = kept.keys().copied().collect();
-            assert_eq!(offsets, (1..=offsets.len() as u64).collect::<Vec<_>>(), "kill {kill}: {user}: no gap");
-            for (offset, number) in &*promised {
-                assert_eq!(kept.get(offset), Some(number), "kill {kill}: {user} lost offset {offset}");
-            }
-            let numbers: Vec<u64> = kept.values().copied().collect();
-            assert!(numbers.is_sorted_by(|one, other| one < other), "kill {kill}: {user}: each once, in order");
-        }
-    }
-    assert!(known.values().all(|known| known.len() as u64 > kills), "{:?}", known.values().map(BTreeMap::len));
 }
 
 #[tokio::test]

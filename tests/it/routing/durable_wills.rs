@@ -15,6 +15,9 @@ fn desk() -> (Desk, CommitQueue) {
     let mut config = Config::default();
     let history = Some(LogBounds { size: 10, ttl: Duration::from_mins(10) });
     config.channels.insert("Phone".into(), Channel { history, durable: true, ..Channel::default() });
+    // A grace is over before the disk has written anything.
+    config.history.timeout = Duration::from_hours(1);
+    config.resume.grace = Duration::from_secs(1);
     let mut desk = Desk::new(&config);
     let (router, queue) = desk.core.router.with_commits();
     desk.core.router = router;
@@ -93,6 +96,30 @@ fn a_will_follows_the_events_of_its_session_that_wait_for_the_disk() {
             };
             assert_eq!(crm.payloads(&desk), expected, "{channel} {is_on_disk}");
         }
+    }
+}
+
+#[test]
+fn left_and_the_ends_of_requests_follow_a_will_that_waits_for_the_disk() {
+    for is_on_disk in [true, false] {
+        let (mut desk, queue) = desk();
+        let (mut gadget, mut crm) = with_will(&desk, "Phone");
+        crm.subscribe(&desk, "Broker/Application/Left");
+        let mut asker = desk.begin("asker");
+        let handler = json!({"channel": "Phone", "topic": "Call", "subtopic": "Dial", "role": "handler"});
+        gadget.command(&desk, "Subscription", "Subscribe", &handler);
+        asker.say(&desk, &event("Phone/Call/Dial", r#","id":"1""#));
+        gadget.lose(&desk);
+        desk.core.now = desk.core.router.deadline().unwrap();
+        desk.core.router.expire(desk.now());
+        assert_eq!(desk.core.router.size().away, 0, "its grace is over");
+        assert!(crm.take(&desk, 9).is_empty() && asker.take(&desk, 9).is_empty(), "the will comes first");
+        commit(&desk, &queue, is_on_disk);
+        let told: Vec<Value> = crm.take(&desk, 9).iter().map(|it| it["subtopic"].clone()).collect();
+        let expected: &[&str] = if is_on_disk { &["Gone", "Left"] } else { &["Left"] };
+        assert_eq!(told, expected);
+        assert_eq!(asker.take(&desk, 9)[0]["data"]["ErrorCode"], "HANDLER_GONE");
+        assert_eq!(desk.core.router.size().requests, 0);
     }
 }
 

@@ -6,6 +6,8 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use switchboard::config::{Channel, Config, LogBounds};
 use switchboard::connection::Input;
+use switchboard::router::{Filter, LogRow};
+use switchboard::store::history::{Applied, Change};
 use wire::CloseCode;
 
 use crate::support::client::{Client, Desk};
@@ -246,10 +248,14 @@ fn a_replay_that_cannot_go_on_ends_its_session() {
             log.entries = log.entries.split_off(&20);
         }
         stage.read(&mut client);
-        assert!(client.take(&stage.desk, 1000).is_empty());
+        let mut last = client.take(&stage.desk, 1000);
         let cx = &mut Context::from_waker(Waker::noop());
         let Poll::Ready(()) = client.connection.poll_ready(cx) else { panic!("its task sleeps") };
         let end = client.connection.ended().unwrap();
+        last.extend(client.take(&stage.desk, 1000));
+        let codes: Vec<_> = last.iter().map(|message| message["data"]["ErrorCode"].clone()).collect();
+        let expected: &[&str] = if is_failing { &["STORAGE_UNAVAILABLE"] } else { &[] };
+        assert_eq!(codes, expected, "what cannot be read is named: {last:?}");
         client.handle(&stage.desk, Input::Ended(end));
         assert_eq!(client.closed, Some(code));
     }
@@ -308,4 +314,31 @@ fn a_message_that_waits_for_the_disk_counts_once() {
     stage.begin(&mut client, "*", &after(&stage.epoch(), 10));
     assert_eq!(stage.read(&mut client), 1);
     assert_eq!(received(&stage, &client) - before, 3);
+}
+
+#[test]
+fn the_list_of_logs_has_the_first_event_that_can_be_recovered() {
+    let mut stage = Stage::new();
+    let row = |stage: &Stage| {
+        let rows = stage.desk.core.router.list_logs(stage.desk.now(), &Filter::default());
+        let [row] = <[LogRow; 1]>::try_from(rows).unwrap();
+        (row.first, row.last, row.entries)
+    };
+    stage.publish(60);
+    assert!(stage.desk.core.router.size().log_entries < 30);
+    assert_eq!(row(&stage), (Some(1), 60, 60));
+    stage.publish(60);
+    assert_eq!(row(&stage), (Some(21), 120, 100), "its size bounds it");
+    let name = stage.disk.logs.keys().next().unwrap().clone();
+    let applied = Applied { trimmed: vec![(name.clone(), 90)], ..Applied::default() };
+    stage.desk.core.router.lost_on_disk(stage.desk.now(), &applied);
+    assert_eq!(row(&stage), (Some(90), 120, 31), "history.disk_bytes has taken the others");
+    let epoch = stage.epoch();
+    assert_eq!(stage.recover("*", &after(&epoch, 88)).0["RecoverReason"], "TOO_OLD");
+    assert_eq!(stage.recover("*", &after(&epoch, 89)).1, (90..=120).collect::<Vec<_>>());
+    let swept = [Change::Trim { log: name, first: 100 }];
+    stage.desk.core.router.forgotten_on_disk(stage.desk.now(), &swept);
+    assert_eq!(row(&stage), (Some(100), 120, 21), "a sweep has removed what was too old");
+    stage.desk.core.now += TTL + Duration::from_secs(1);
+    assert_eq!(row(&stage), (None, 120, 0));
 }

@@ -11,6 +11,7 @@ mod from_disk;
 mod groups;
 mod handler_gone;
 mod history;
+mod kills;
 mod lists;
 mod load;
 mod pressure;

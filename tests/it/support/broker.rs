@@ -56,15 +56,22 @@ impl Broker {
         std::fs::write(folder.path().join(CONFIG), toml).unwrap();
         let mut command = Command::new("bash");
         // The signal would end it; without it, the write fails.
-        let limit = format!("trap '' XFSZ; ulimit -f {kib}; exec \"$0\" \"$@\"");
+        let limit = format!("trap '' XFSZ; ulimit -S -f {kib}; exec \"$0\" \"$@\"");
         command.args(["-c", &limit, env!("CARGO_BIN_EXE_switchboard")]);
         Self::launch_by(command, folder, &[]).await
     }
 
+    /// Lets a broker of [`Self::with_file_size`] write as much as it wants, as if the disk had room again.
+    pub(crate) async fn lift_file_size(&self) {
+        let pid = self.child.id().unwrap().to_string();
+        let status =
+            Command::new("prlimit").args(["--fsize=unlimited:unlimited", "--pid", &pid]).status().await.unwrap();
+        assert!(status.success());
+    }
+
     /// Ends it at once, without a chance to write anything, and starts the one that comes after it.
     pub(crate) async fn killed(mut self) -> Self {
-        self.signal("KILL").await;
-        within("the broker's end", self.child.wait()).await.unwrap();
+        within("the broker's end", self.child.kill()).await.unwrap();
         self.successor().await
     }
 

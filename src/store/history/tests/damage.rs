@@ -59,8 +59,7 @@ fn a_truncated_file_is_recovered_or_refused() {
 #[test]
 fn another_key_is_not_called_damage() {
     let (disk, _) = small();
-    let path = PathBuf::from("/disk").join(FILE);
-    let opened = HistoryFile::open_on(Arc::new(disk), path, &key('b'), LIMITS, &mut |_| {}).unwrap();
+    let opened = disk.open_history('b', LIMITS, &mut |_| {}).unwrap();
     assert!(opened.is_none());
 }
 

@@ -157,3 +157,84 @@ fn the_id_of_a_refused_event_is_not_known_after_the_store_was_reopened() {
     }
     assert!(refusals > 5, "{refusals}");
 }
+
+#[test]
+fn a_probe_finds_out_that_a_full_disk_has_room_again() {
+    let disk = new_disk();
+    let (mut history, _) = open(&disk);
+    let mut now = now();
+    let phone = log("Phone", Some("alice"));
+    history.apply(now, 1000, &[append(&phone, 1, "first")]).unwrap();
+    history.probe(now).unwrap();
+    let before = disk.bytes().len();
+    disk.fill_at(before as u64);
+    let text = "x".repeat(before);
+    history.apply(now, 1000, &[append(&phone, 2, &text)]).unwrap_err();
+    assert!(history.probe(now).unwrap_err().to_string().contains("every second"));
+    for _ in 0..5 {
+        now += REOPEN_AFTER;
+        // What an empty commit would not notice.
+        assert!(history.apply(now, 1000, &[]).is_ok(), "there is no room for what failed, and there is for nothing");
+        history.open.close();
+        history.probe(now).unwrap_err();
+        assert!(!history.open.is_open());
+    }
+    disk.heal();
+    history.probe(now + REOPEN_AFTER).unwrap();
+    assert!(history.open.is_open());
+    // The file has room for it now.
+    disk.fill_at(disk.bytes().len() as u64);
+    history.apply(now + REOPEN_AFTER, 1000, &[append(&phone, 2, "second")]).unwrap();
+    drop(history);
+    let (_, contents) = open(&disk);
+    let expected = [
+        "'alice' on channel 'Phone' 1 first",
+        "'alice' on channel 'Phone' 2 second",
+        "'alice' on channel 'Phone' e1 ..2",
+    ];
+    assert_eq!(contents, expected);
+}
+
+#[test]
+fn a_probe_that_a_fault_or_a_power_cut_interrupts_leaves_nothing() {
+    for writes in 0..40 {
+        let disk = new_disk();
+        let (mut history, _) = open(&disk);
+        let (now, phone) = (now(), log("Phone", Some("alice")));
+        history.apply(now, 1000, &[append(&phone, 1, "first")]).unwrap();
+        disk.fail_after(0);
+        history.apply(now, 1000, &[append(&phone, 2, "refused")]).unwrap_err();
+        disk.fail_after(writes);
+        let probed = history.probe(now + REOPEN_AFTER);
+        let expected = ["'alice' on channel 'Phone' 1 first", "'alice' on channel 'Phone' e1 ..1"];
+        assert_eq!(open(&disk.cut_power(writes)).1, expected, "{writes} writes: {probed:?}");
+        disk.heal();
+        history.probe(now + REOPEN_AFTER * 2).unwrap();
+        history.apply(now + REOPEN_AFTER * 2, 1000, &[append(&phone, 2, "second")]).unwrap();
+        drop(history);
+        assert_eq!(entries(&open(&disk).1, &phone), [1, 2], "{writes} writes");
+    }
+}
+
+#[test]
+fn what_was_given_up_while_it_was_written_is_taken_back() {
+    let disk = new_disk();
+    let (mut history, _) = open(&disk);
+    let now = now();
+    let (phone, bob) = (log("Phone", Some("alice")), log("Phone", Some("bob")));
+    let keep = |text: &str| Change::Keep(place("S"), value(text));
+    history.apply(now, 1000, &[append(&phone, 1, "first"), keep("first")]).unwrap();
+    let late = [append(&phone, 2, "late"), append(&bob, 1, "late"), keep("late")];
+    let words = history.apply_if(now, 1000, &late, || false).unwrap_err().to_string();
+    assert!(words.contains("history.timeout"), "{words}");
+    assert!(entries(&open(&disk.kill()).1, &phone).len() == 2, "until the next batch, a kill leaves it there");
+    history.apply(now + REOPEN_AFTER, 1000, &[append(&phone, 2, "second")]).unwrap();
+    drop(history);
+    let expected = [
+        "'alice' on channel 'Phone' 1 first",
+        "'alice' on channel 'Phone' 2 second",
+        "'alice' on channel 'Phone' e1 ..2",
+        "retained S first",
+    ];
+    assert_eq!(open(&disk).1, expected);
+}

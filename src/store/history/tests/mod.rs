@@ -9,14 +9,10 @@ mod overlay;
 mod read;
 mod repair;
 
-use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 
-use super::faulty::FaultyDisk;
-use super::start::create;
-use super::tables::STORE;
 use super::*;
-use crate::store::{Cipher, Key, KeySource};
+use crate::store::{Key, KeySource};
 
 /// Everything that a history holds, in words.
 type Contents = Vec<String>;
@@ -56,10 +52,7 @@ fn value(text: &str) -> Retained {
 
 /// A disk with an empty history.
 fn new_disk() -> FaultyDisk {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join(FILE);
-    drop(create(&path, &Cipher::new(&key('a'), STORE).key_check().unwrap(), |_| Ok(())).unwrap());
-    FaultyDisk::with(std::fs::read(path).unwrap())
+    FaultyDisk::with_history('a')
 }
 
 fn try_open(disk: &FaultyDisk, limits: HistoryLimits) -> Result<Option<(HistoryFile, Contents)>, StoreError> {
@@ -76,8 +69,7 @@ fn try_open(disk: &FaultyDisk, limits: HistoryLimits) -> Result<Option<(HistoryF
             Loaded::Retained(place, value) => format!("retained {} {}", place.triple, value.text),
         });
     };
-    let path = PathBuf::from("/disk").join(FILE);
-    let opened = HistoryFile::open_on(Arc::new(disk.clone()), path, &key('a'), limits, &mut visit)?;
+    let opened = disk.open_history('a', limits, &mut visit)?;
     contents.sort();
     Ok(opened.map(|history| (history, contents)))
 }
@@ -216,4 +208,36 @@ fn an_event_that_would_leave_a_gap_is_refused() {
     }
     drop(history);
     assert_eq!(entries(&open(&disk).1, &phone), [1]);
+}
+
+#[test]
+fn the_logs_whose_next_event_does_not_fit_are_named_and_the_others_can_be_written() {
+    let disk = new_disk();
+    let (mut history, _) = open(&disk);
+    let (now, [phone, bob, queue]) =
+        (now(), [log("Phone", Some("alice")), log("Phone", Some("bob")), log("Queue", None)]);
+    history.apply(now, 1000, &[append(&phone, 1, "x"), append(&queue, 1, "x")]).unwrap();
+    let newer = |log: &LogName, offset| {
+        let (log, epoch) = (log.clone(), "e2".into());
+        Change::Append { log, epoch, offset, entry: entry(offset, "x"), known: None, first: 1 }
+    };
+    let changes = [
+        append(&phone, 3, "a gap"),
+        append(&phone, 4, "follows it"),
+        append(&bob, 7, "begins"),
+        append(&bob, 8, "follows"),
+        newer(&queue, 1),
+        newer(&queue, 2),
+    ];
+    assert_eq!(history.misfits(&changes), BTreeSet::from([phone.clone()]));
+    assert!(history.misfits(&[newer(&queue, 1), newer(&queue, 3)]).contains(&queue));
+    assert!(history.misfits(&[Change::Forget(phone.clone()), append(&phone, 1, "anew")]).is_empty());
+    history.apply(now, 1000, &changes[2..]).unwrap();
+    drop(history);
+    let contents = open(&disk).1;
+    assert_eq!(
+        [&phone, &bob, &queue].map(|log| entries(&contents, log)),
+        [vec![1], vec![7, 8], vec![1, 2]],
+        "{contents:?}"
+    );
 }
