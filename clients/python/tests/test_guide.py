@@ -72,6 +72,9 @@ async def test_the_recipes_do_what_they_say(
             running_block = eval(code, names)
             if inspect.isawaitable(running_block):
                 await soon(running_block)
+            # What it has sent has arrived.
+            for desk in desks:
+                await desk.applications()
     printed = capsys.readouterr().out
     for line in (
         "Phone/Call/Ringing other {'from': '+49301234'}",
