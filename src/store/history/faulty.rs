@@ -18,7 +18,7 @@ use super::{FILE, HistoryFile, HistoryLimits, Loaded};
 use crate::store::{Cipher, Key, StoreError};
 
 /// How long a sync hangs at most, so that a test ends that does not release it.
-const HANGS_AT_MOST: Duration = Duration::from_secs(60);
+const HANGS_AT_MOST: Duration = Duration::from_mins(1);
 
 /// A disk in memory.
 #[derive(Clone, Debug, Default)]
