@@ -115,6 +115,7 @@ const commands = {
     page.removeAllListeners("console");
     page.removeAllListeners("pageerror");
     await page.context().clearCookies();
+    await page.context().clearPermissions();
     idle.push(page);
   },
 };
