@@ -1,4 +1,4 @@
-//! Why a page cannot connect, as clients/js finds it out in Chromium. Firefox and WebKit are not asked: SKIPPED.
+//! Why a page cannot connect, as clients/js finds it out in Chromium. Firefox and `WebKit` are not asked: SKIPPED.
 
 use serde_json::json;
 
