@@ -50,13 +50,15 @@ async function bundle(entry, folder, ending, options, head = "") {
 }
 
 /** A module with what it loads later, its CommonJS twin, and the types of both. */
-async function library(entry, types) {
-  await bundle(`${entry}.ts`, "dist", `${entry}.js`, { format: "esm", splitting: true });
-  await bundle(`${entry}.ts`, "dist", `${entry}.cjs`, { format: "cjs" });
+async function library(entry, types, options = {}) {
+  await bundle(`${entry}.ts`, "dist", `${entry}.js`, { format: "esm", splitting: true, ...options });
+  await bundle(`${entry}.ts`, "dist", `${entry}.cjs`, { format: "cjs", ...options });
   await copyFile(path.join(here, "src", types), path.join(out, "dist", `${entry}.d.ts`));
   await copyFile(path.join(here, "src", types), path.join(out, "dist", `${entry}.d.cts`));
 }
 
 await library("index", "switchboard.d.ts");
+// Its members are public, and its size does not matter.
+await library("testing", "fake.d.ts", { mangleProps: undefined });
 await bundle("index.ts", "bundle", "switchboard.js", { format: "esm" }, banner);
 await bundle("index.ts", "bundle", "switchboard.global.js", { format: "iife", globalName: "switchboard" }, banner);

@@ -142,6 +142,7 @@ const commands = {
     await page.context().clearCookies();
     await page.setViewportSize({ width: 1280, height: 720 });
     await page.emulateMedia({ colorScheme: null });
+    await page.context().clearPermissions();
     idle.push(page);
   },
 };

@@ -311,8 +311,8 @@ async fn our_pages_work_in_a_browser() {
         desk::a_page_in_the_back_forward_cache_resumes(chromium).await;
         desk::a_frozen_page_says_that_it_sleeps(chromium).await;
         desk::a_restarted_broker_is_reported_to_the_new_page(chromium).await;
-        reasons::a_page_says_why_it_cannot_connect(chromium).await;
         reasons::a_page_connects_when_the_person_allows_it(chromium).await;
+        reasons::a_page_says_why_it_cannot_connect(chromium).await;
     };
     let operating = async {
         console::a_link_signs_in_once(chromium).await;

@@ -1,4 +1,4 @@
-//! Why a page cannot connect, as clients/js finds it out in Chromium. Firefox and WebKit are not asked: SKIPPED.
+//! Why a page cannot connect, as clients/js finds it out in Chromium. Firefox and `WebKit` are not asked: SKIPPED.
 
 use serde_json::json;
 
@@ -21,9 +21,9 @@ pub(super) async fn a_page_says_why_it_cannot_connect(chromium: &Chromium) {
         (Host::Loopback, format!("{here}/ws"), "", "NOT_SWITCHBOARD"),
         (Host::Loopback, format!("ws://crm.example.com:{}/ws", address.port()), "", "HOST_REFUSED"),
         (Host::Elsewhere, format!("ws://{address}/ws"), "", "ORIGIN_REFUSED"),
-        // Nobody answers the prompt of a browser without a window, so it counts as refused.
-        (Host::Public, format!("ws://{address}/ws"), "", "LNA_DENIED"),
         (Host::Public, format!("ws://{address}/ws"), "&permission=wait", "LNA_PROMPT"),
+        // Nobody answers the prompt of a browser without a window, so it counts as refused, and stays so.
+        (Host::Public, format!("ws://{address}/ws"), "", "LNA_DENIED"),
     ];
     for (host, url, more, code) in cases {
         let page = open(chromium, host, &url, more).await;

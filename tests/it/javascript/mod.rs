@@ -81,13 +81,23 @@ async fn succeed(folder: &Path, program: &str, arguments: &[&str], environment: 
     assert!(output.status.success(), "{program} {arguments:?}\n{said}\n{wrong}");
 }
 
+/// Builds the client into a folder of its own, and has vitest run tests with the built files.
+async fn play(name: &str, chosen: &[&str]) {
+    let Some(folder) = client().await else { return };
+    let out = built().parent().unwrap().join("javascript").join(name);
+    succeed(&folder, "node", &["build.mjs", out.to_str().unwrap()], &[]).await;
+    let vitest = [&["node_modules/vitest/vitest.mjs", "run"], chosen].concat();
+    succeed(&folder, "node", &vitest, &[("BUILT", &out.join("dist"))]).await;
+}
+
 #[tokio::test]
 async fn the_built_client_passes_its_tests() {
-    let Some(folder) = client().await else { return };
-    let out = built().parent().unwrap().join("javascript");
-    succeed(&folder, "node", &["build.mjs", out.to_str().unwrap()], &[]).await;
-    let vitest = ["node_modules/vitest/vitest.mjs", "run", "--exclude", "test/package.test.ts"];
-    succeed(&folder, "node", &vitest, &[("BUILT", &out.join("dist"))]).await;
+    play("units", &["--exclude", "test/package.test.ts", "--exclude", "test/transcripts.test.ts"]).await;
+}
+
+#[tokio::test]
+async fn the_built_client_plays_the_transcripts() {
+    play("transcripts", &["test/transcripts.test.ts"]).await;
 }
 
 #[tokio::test]
