@@ -67,14 +67,24 @@ fn try_address(address: SocketAddr) -> Finding {
             found(Level::Warning, format!("what answers on {address} refuses this program"))
                 .cure("run this command as the user that the broker runs as, or list the user in http.os_users")
         }
-        Ok(_) => found(Level::Bad, format!("another program holds {address}"))
-            .cure(format!("end the program that listens on port {}, or set the key 'listen'", address.port())),
+        Ok(_) => another_program(address, why),
+        // It has closed the connection without an answer, which a broker does not do.
+        Err(error) if is_closed(error.kind()) => another_program(address, why),
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
             found(Level::Bad, format!("nothing listens on {address}")).cure("start the broker: switchboard serve")
         }
         Err(error) => found(Level::Bad, format!("{address} does not answer: {error}"))
             .cure(format!("look at which program holds port {}", address.port())),
     }
+}
+
+fn another_program(address: SocketAddr, why: &str) -> Finding {
+    finding(Side::Broker, "listeners", Level::Bad, format!("another program holds {address}"), why)
+        .cure(format!("end the program that listens on port {}, or set the key 'listen'", address.port()))
+}
+
+fn is_closed(kind: io::ErrorKind) -> bool {
+    matches!(kind, io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionAborted)
 }
 
 /// Gets the first page of an address.

@@ -30,8 +30,9 @@ async fn the_openapi_document_is_what_the_broker_does() {
         "1",
         "--max-examples",
         "10",
+        // Threads of Python 3.11 that parse source at the same time fail at times: "AST constructor recursion depth mismatch".
         "--workers",
-        "4",
+        "1",
     ]);
     command.args(["--phases", "examples,coverage,fuzzing", "--no-color", "--generation-database", "none"]);
     // A value of the right type can still be refused, such as a log filter that names no part of the program.

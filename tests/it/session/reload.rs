@@ -200,9 +200,9 @@ async fn requests_and_channels_follow_the_new_configuration() {
     app.next_failure("Phone/Call/Dial", "NO_HANDLER").await;
     board.expect_nothing_from(&mut app).await;
 
-    broker.configure(&format!("{channel}fold_case = true\n{rows}"));
+    broker.configure(&format!("{channel}retain = 'durable'\n{rows}"));
     let line = broker.reload().await;
-    assert!(line.contains("need a restart: channels.Queue.fold_case"), "{line}");
+    assert!(line.contains("need a restart: channels.Queue.retain"), "{line}");
     app.ask("Phone/Call/Dial", "2").await;
     app.next_failure("Phone/Call/Dial", "NO_HANDLER").await;
 }
