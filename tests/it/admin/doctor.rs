@@ -65,8 +65,10 @@ async fn the_command_asks_the_broker_or_tries_its_addresses() {
     );
     crate::support::secret_file(&path, text);
     let answering = async {
-        use tokio::io::AsyncWriteExt as _;
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
         let (mut stream, _) = other.accept().await.unwrap();
+        // What is not read would reset the connection, and the answer with it.
+        assert!(stream.read(&mut [0; 1024]).await.unwrap() > 0);
         stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi").await.unwrap();
         stream.shutdown().await.unwrap();
     };
