@@ -293,6 +293,8 @@ async fn slow_creations_of_one_user_are_bounded_and_leave_room_for_others() {
     for id in ["1", "2"] {
         bob.send(envelope(CREATE, json!({ "id": id, "data": task() }))).await;
     }
+    // Else the change might wait for its turn since before the creations have theirs, and run out of time with them.
+    desk.seen("POST", "/sobjects/Task", 4).await;
     // Four writes at once are half of `concurrency`; what runs on gives its turn to others.
     let mut other = desk.broker.app_of("other", "bob").await;
     let written = desk.ask(&mut other, UPDATE, "u", update(json!({ "variable1": "x" }))).await;

@@ -136,6 +136,17 @@ impl Desk {
         self.org.seen().iter().filter(|seen| seen.method == method && seen.path.contains(path)).count()
     }
 
+    /// Waits until the org was called this often in this way.
+    pub(super) async fn seen(&self, method: &str, path: &str, count: usize) {
+        let mut often = tokio::time::interval(Duration::from_millis(5));
+        within("calls of the org", async {
+            while self.asked(method, path) < count {
+                often.tick().await;
+            }
+        })
+        .await;
+    }
+
     /// Asks and gives the answer.
     pub(super) async fn ask(&self, peer: &mut Peer, triple: &str, id: &str, data: Value) -> Value {
         peer.send(envelope(triple, json!({ "id": id, "data": data }))).await;

@@ -36,17 +36,6 @@ async fn reload(desk: &Desk, objects: &str) -> String {
     line
 }
 
-/// Waits until the org was called this often in this way.
-async fn seen(desk: &Desk, method: &str, path: &str, count: usize) {
-    let mut often = tokio::time::interval(std::time::Duration::from_millis(5));
-    within("calls of the org", async {
-        while desk.asked(method, path) < count {
-            often.tick().await;
-        }
-    })
-    .await;
-}
-
 /// The verdict, the code and the message of an explanation of an update.
 async fn explained(peer: &mut Peer) -> String {
     let (topic, subtopic) = ("Call", "UpdateObject");
@@ -191,8 +180,8 @@ async fn requests_that_have_begun_end_with_the_settings_with_which_they_began() 
         peer.send(envelope(UPDATE, json!({ "id": id, "data": update(text) }))).await;
     }
     maker.send(envelope(CREATE, json!({ "id": "c", "data": create(json!({ "subject": "mine" })) }))).await;
-    seen(&desk, "PATCH", "/sobjects/Case", 1).await;
-    seen(&desk, "POST", "/sobjects/Task", 1).await;
+    desk.seen("PATCH", "/sobjects/Case", 1).await;
+    desk.seen("POST", "/sobjects/Task", 1).await;
     reload(&desk, "").await;
     let late = ask(&mut gadget, UPDATE, "d", update("late")).await;
     assert_eq!(late["data"]["ErrorCode"], "NO_HANDLER", "{late}");
