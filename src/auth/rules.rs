@@ -23,15 +23,22 @@ impl Rules {
             return None;
         }
         let outline = outline_of(triple);
-        let number = self.outlines.iter().position(|four| four.candidates(outline) != 0)?;
-        self.first_match_from(number, outline, triple)
+        let candidates = self.outlines.iter().map(|four| four.candidates(outline));
+        let (number, candidates) = candidates.enumerate().find(|(_, candidates)| *candidates != 0)?;
+        self.first_match_from(number, candidates, outline, triple)
     }
 
-    /// The same from the four with this number on. Apart, so that the search for the first four needs no registers for it.
+    /// The same from the four with this number on, of which these are candidates. Apart, so that the search for the first four
+    /// needs no registers for it.
     #[inline(never)]
-    fn first_match_from(&self, number: usize, outline: u32, triple: &Triple<'_>) -> Option<&Rule> {
-        for (number, four) in self.outlines.iter().enumerate().skip(number) {
-            let mut candidates = four.candidates(outline);
+    fn first_match_from(
+        &self,
+        mut number: usize,
+        mut candidates: u32,
+        outline: u32,
+        triple: &Triple<'_>,
+    ) -> Option<&Rule> {
+        loop {
             while candidates != 0 {
                 let rule = self.rules.get(number * FOUR + candidates.trailing_zeros() as usize)?;
                 if names(&rule.pattern, triple) || rule.pattern.matches_any_case(triple) {
@@ -39,8 +46,9 @@ impl Rules {
                 }
                 candidates &= candidates - 1;
             }
+            number += 1;
+            candidates = self.outlines.get(number)?.candidates(outline);
         }
-        None
     }
 }
 
