@@ -41,7 +41,7 @@ impl Rules {
         loop {
             while candidates != 0 {
                 let rule = self.rules.get(number * FOUR + candidates.trailing_zeros() as usize)?;
-                if names(&rule.pattern, triple) || rule.pattern.matches_any_case(triple) {
+                if fits(&rule.pattern, triple) {
                     return Some(rule);
                 }
                 candidates &= candidates - 1;
@@ -50,6 +50,13 @@ impl Rules {
             candidates = self.outlines.get(number)?.candidates(outline);
         }
     }
+}
+
+/// Whether a pattern matches a triple. Apart, because a loop around it would prepare for more rounds than there are: nearly
+/// always one.
+#[inline(never)]
+fn fits(pattern: &Pattern, triple: &Triple<'_>) -> bool {
+    names(pattern, triple) || pattern.matches_any_case(triple)
 }
 
 /// Whether a pattern names the channel of a triple, and matches it in the case in which it is written. Most texts are in the
