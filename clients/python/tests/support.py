@@ -132,8 +132,6 @@ class Proxy:
         self._port = port
         self._server: asyncio.Server | None = None
         self._writers: set[asyncio.StreamWriter] = set()
-        self.refuses = False
-        self.connections = 0
         self.url = ""
 
     async def start(self) -> None:
@@ -142,10 +140,6 @@ class Proxy:
         self.url = f"ws://127.0.0.1:{self._server.sockets[0].getsockname()[1]}/ws"
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if self.refuses:
-            writer.transport.abort()
-            return
-        self.connections += 1
         try:
             there, back = await asyncio.open_connection("127.0.0.1", self._port)
         except OSError:

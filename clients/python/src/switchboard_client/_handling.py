@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from dataclasses import fields as dataclass_fields
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, Protocol
 
@@ -16,8 +17,6 @@ from ._subscriptions import Held
 
 RUNNING_MAX = 10_000
 """How many requests may run, or wait for `concurrency`, at the same time."""
-
-Handler = Callable[["Request[Any]"], object]
 
 
 class Sender(Protocol):
@@ -148,7 +147,7 @@ class Handlers:
     async def _work(self, message: Message[Any], held: Held, handler: Callable[[Any], object]) -> None:
         running = Running(self._sender, message, held.answers)
         request = Request(
-            **{name: getattr(message, name) for name in Message.__slots__},
+            **{it.name: getattr(message, it.name) for it in dataclass_fields(message)},
             request_id=string(message.envelope.get("requestId")),
             gather=message.envelope.get("gather") is True,
             _running=running,

@@ -210,15 +210,21 @@ class Subscriptions:
 
     def _matching(self, triple: Triple, *, requests: bool) -> list[Held]:
         held = [it for it in self._held if (it.sink is None) is requests]
-        folded = triple.folded()
-        folds = triple.channel in self._folding
-        matching = [it for it in held if it.pattern.matches(triple) or (folds and it.pattern.folded().matches(folded))]
+        if triple.channel in self._folding:
+            return _folded(held, triple)
+        matching = [it for it in held if it.pattern.matches(triple)]
         if matching or any(pattern.matches(triple) for pattern in self._ended):
             return matching
-        matching = [it for it in held if it.pattern.folded().matches(folded)]
+        matching = _folded(held, triple)
         if matching:
             self._folding.add(triple.channel)
         return matching
+
+
+def _folded(held: list[Held], triple: Triple) -> list[Held]:
+    """Returns those that match if case does not count in topic and subtopic."""
+    folded = triple.folded()
+    return [it for it in held if it.pattern.folded().matches(folded)]
 
 
 def read_subscribed(data: dict[str, Any]) -> Subscribed:

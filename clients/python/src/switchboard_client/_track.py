@@ -21,11 +21,6 @@ class Track:
         # The last event of the session before.
         self._had: After | None = None
 
-    @property
-    def awaits_replay(self) -> bool:
-        """Whether the reply to a Subscribe with `recover` has not arrived yet."""
-        return self._awaits_replay
-
     def again(self) -> After | Last | None:
         """Returns where to go on in a new session."""
         if not self._has_log:
