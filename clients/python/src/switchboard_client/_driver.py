@@ -95,7 +95,7 @@ class Driver:
         self._lost_at: datetime | None = None
         self._resumed = False
         self._lossy = False
-        self._heard = time.time()
+        self._last_read = time.time()
 
     async def run(self) -> None:
         """Runs until the desk is closed, or stops by itself."""
@@ -185,7 +185,7 @@ class Driver:
             await asyncio.gather(*tasks, return_exceptions=True)
             await close(link.socket, code)
         if self._lost_at is None:
-            self._lost_at = datetime.fromtimestamp(max(self._heard, time.time() - SILENCE), UTC)
+            self._lost_at = datetime.fromtimestamp(max(self._last_read, time.time() - SILENCE), UTC)
         if end.reconnect is Reconnect.DROP_MESSAGE:
             # It must not be sent again: the broker would close the connection again.
             self.end_session(f"the outcome is unknown: {end.error.message}", repeats=False)
@@ -198,7 +198,7 @@ class Driver:
         try:
             while True:
                 text = await socket.recv()
-                self._heard = time.time()
+                self._last_read = time.time()
                 if isinstance(text, str):
                     self.inbox.receive(text)
                 count += 1
