@@ -10,7 +10,7 @@ use crate::router::outbox::End;
 use crate::router::presence::Change;
 use crate::router::request::pending::Pending;
 use crate::router::request::turn::Waiter;
-use crate::router::session::{Role, Session};
+use crate::router::session::Session;
 use crate::telemetry::metrics::RequestOutcome;
 
 /// Why a session ends, or why its connection does.
@@ -144,7 +144,7 @@ impl Router {
     pub(super) fn end_session(&self, now: Instant, session: &Arc<Session>, ending: Ending) {
         tracing::debug!(source = session.source(), session = %session.id, ending = ending.words(), "a session ends");
         // The others are not recorded when they begin either. A call over HTTP ends after one message.
-        let is_application = session.role != Role::Adapter && !session.is_call();
+        let is_application = session.is_application();
         if is_application {
             self.note_closed(now, session, ending);
         }
@@ -178,7 +178,7 @@ impl Router {
     /// Does what follows the will of a session that has ended: its `Left`, then the ends of its requests.
     pub(super) fn end_rest(&self, now: Instant, session: &Arc<Session>, rest: Rest) {
         let Rest { waited, given, asked } = rest;
-        if session.role != Role::Adapter && !session.is_call() {
+        if session.is_application() {
             self.tell_presence(now, session, Change::Left);
         }
         for (pending, handler) in waited {

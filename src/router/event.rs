@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use wire::{Envelope, ErrorCode, Refusal, check_name};
 
+use crate::router::backplane::message::SentScope;
 use crate::router::commit::To;
 use crate::router::decide::Facts;
 use crate::router::fan_out::Delivered;
@@ -64,10 +65,14 @@ impl Router {
             }
         };
         let Published { delivered: Delivered { receivers, deliveries, pressed }, exact, kept } = published;
+        let nodes = self.forward(now, &sender.source, envelope, scope.into());
         let gets_receipt = envelope.id().is_some() || sender.is_call();
-        let hint =
-            if gets_receipt && !exact { self.hint(now, sender, envelope, scope, facts, receivers) } else { None };
-        Ok(Routed { receipt: Some(Receipt { receivers, hint, kept }), pressed, deliveries, ..Routed::default() })
+        let hint = if gets_receipt && !exact && nodes.is_none_or(|nodes| nodes == 0) {
+            self.hint(now, sender, envelope, scope, facts, receivers)
+        } else {
+            None
+        };
+        Ok(Routed { receipt: Some(Receipt { receivers, hint, kept, nodes }), pressed, deliveries, ..Routed::default() })
     }
 
     /// Publishes an event on a channel without history, and keeps it as the last value.
@@ -147,7 +152,9 @@ impl Router {
             }
         };
         let Delivered { receivers, deliveries, pressed } = delivered;
-        let receipt = Some(Receipt { receivers, hint: None, kept });
+        let sent = if is_for_all { SentScope::All } else { scope.into() };
+        let nodes = self.forward(now, &adapter.source, envelope, sent);
+        let receipt = Some(Receipt { receivers, hint: None, kept, nodes });
         let routed = Routed { receipt, pressed, deliveries, ..Routed::default() };
         self.observe(now, adapter, envelope, facts, (Expected::EVENT, Ok(&routed)));
         Ok(routed)
@@ -172,7 +179,7 @@ impl Router {
 
     /// Receivers of a broadcast on a user-scoped channel. Looks each present user up: broadcasts are rare, and a key of
     /// their own would cost every subscription.
-    fn subscribers_of_all(&self, facts: &Facts<'_>) -> Matches {
+    pub(super) fn subscribers_of_all(&self, facts: &Facts<'_>) -> Matches {
         let (triple, folded) = (&facts.canonical, facts.folded);
         let mut matches = self.events.matches(&[Audience::Services, Audience::ObservesAll], triple, folded);
         for user in self.presence.users() {

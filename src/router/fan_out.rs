@@ -7,7 +7,7 @@ use crate::router::decide::Facts;
 use crate::router::forms::Forms;
 use crate::router::index::{Matches, Subscription};
 use crate::router::outbox::{Kind, OnFull, Pressure, PushError};
-use crate::router::recipients::{Seen, may_repeat, offer_to_each};
+use crate::router::recipients::{Origin, Seen, may_repeat, offer_to_each};
 use crate::router::session::Session;
 use crate::router::{Router, Scope};
 
@@ -41,7 +41,7 @@ impl Router {
         facts: &Facts<'_>,
     ) -> Delivered {
         let mut delivery = Delivery::new(now, facts.on_full, may_repeat(matches, facts.folded));
-        self.give_to_each(sender, matches, forms, &mut delivery);
+        self.give_to_each(Origin::Session(sender), matches, forms, &mut delivery);
         delivery.delivered
     }
 
@@ -49,14 +49,14 @@ impl Router {
     #[inline]
     pub(super) fn give_to_each(
         &self,
-        sender: &Arc<Session>,
+        origin: Origin<'_>,
         matches: &Matches,
         forms: &mut Forms<'_>,
         delivery: &mut Delivery,
     ) {
         let target = forms.envelope.target();
         let serve = |chosen: &Arc<Subscription>| chosen.session.serve(self.ids.stamp());
-        offer_to_each(sender, target, matches, |subscription| delivery.push(subscription, forms), serve);
+        offer_to_each(origin, target, matches, |subscription| delivery.push(subscription, forms), serve);
     }
 }
 
@@ -68,7 +68,7 @@ impl Delivery {
 
     /// Pushes the event to the session of a subscription, unless it has it. Returns `false` if the session is ending, or may
     /// not receive it by this subscription.
-    fn push(&mut self, subscription: &Subscription, forms: &mut Forms<'_>) -> bool {
+    pub(super) fn push(&mut self, subscription: &Subscription, forms: &mut Forms<'_>) -> bool {
         let session = &subscription.session;
         if let Some(has_it) = self.seen.before(session.number) {
             return has_it;
@@ -102,6 +102,10 @@ impl Delivery {
     /// Pushes the event if the permissions of the session allow it. Apart, because most sessions do without it.
     #[inline(never)]
     fn push_checked(&self, subscription: &Subscription, forms: &mut Forms<'_>) -> Result<Pressure, PushError> {
+        if let Some(remote) = subscription.session.remote() {
+            let is_given = remote.event(self.now, subscription, &forms.sent());
+            return if is_given { Ok(Pressure::Relieved) } else { Err(PushError::Closed) };
+        }
         let content = (forms.for_receiver(subscription), Kind::Event);
         let may = || subscription.may_receive(forms.envelope.triple(), forms.scope);
         subscription.session.push_if(self.now, content, self.on_full, may)

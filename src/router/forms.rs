@@ -3,6 +3,7 @@
 use wire::{Envelope, Field, Splice};
 
 use crate::router::Scope;
+use crate::router::backplane::message::Sent;
 use crate::router::history::Position;
 use crate::router::index::Subscription;
 use crate::websocket::Frame;
@@ -63,6 +64,11 @@ impl<'e> Forms<'e> {
         let frame = Frame::from(splice);
         let form = if is_plain { &mut self.plain } else { &mut self.attributed };
         form.insert(frame).clone()
+    }
+
+    /// The event as it crosses a link.
+    pub(super) fn sent(&self) -> Sent<'_> {
+        Sent { source: self.source, scope: self.scope.into(), text: self.envelope.text() }
     }
 
     /// The text of what is kept, without mark and place.

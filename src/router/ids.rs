@@ -105,6 +105,16 @@ macro_rules! opaque {
             pub(super) fn text(self) -> IdText {
                 IdText::new($letter, self.0)
             }
+
+            /// The number that other nodes of a cluster know it by.
+            pub(super) fn number(self) -> u64 {
+                self.0
+            }
+
+            /// The id with this number.
+            pub(super) fn from_number(number: u64) -> Self {
+                Self(number)
+            }
         }
 
         impl fmt::Display for $name {

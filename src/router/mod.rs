@@ -44,6 +44,7 @@
 
 mod access;
 mod activity;
+mod backplane;
 mod call;
 mod change;
 mod commit;
@@ -88,6 +89,7 @@ mod wake;
 mod will;
 
 pub use activity::QueueSample;
+pub use backplane::{Backplane, Lost};
 pub use call::{CallOutcome, Gathered};
 pub use change::Reason;
 pub use commit::{Batch, CommitQueue, CommitTicket, Loading, Uncommitted};
@@ -129,6 +131,7 @@ use crate::auth::{Identity, Permission, Permissions, Principal};
 use crate::telemetry::LogLimit;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::recorder::{Recorder, What};
+use backplane::Cluster;
 use call::Calls;
 use commit::Commits;
 use disk::DiskReads;
@@ -167,6 +170,8 @@ pub struct Router {
     /// The queue of events that have to be read from the disk, if there is one.
     reads: Option<DiskReads>,
     resumes: Resumes,
+    /// The other nodes, if it is a node of a cluster.
+    cluster: Option<Box<Cluster>>,
     /// The sessions that have ended, for [`Router::explain`].
     ended: EndedSessions,
     declared: ArcSwap<Declared>,
@@ -224,6 +229,8 @@ pub struct Receipt {
     pub hint: Option<String>,
     /// Its place in a log, if its channel has history.
     pub kept: Option<Box<Kept>>,
+    /// In a cluster, to how many other nodes it went.
+    pub nodes: Option<usize>,
 }
 
 impl Receipt {
@@ -234,7 +241,7 @@ impl Receipt {
             epoch: &it.position.epoch,
             is_duplicate: it.is_duplicate,
         });
-        notice::receipt(id, self.receivers, kept, self.hint.as_deref())
+        notice::receipt(id, self.receivers, kept, self.nodes, self.hint.as_deref())
     }
 }
 
@@ -320,6 +327,7 @@ impl Router {
             calls: Calls::default(),
             commits: None,
             reads: None,
+            cluster: None,
             ended: EndedSessions::default(),
             declared: ArcSwap::from_pointee(Declared { on: declarations, off: Vec::new() }),
             log_limit: LogLimit::default(),

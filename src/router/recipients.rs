@@ -10,22 +10,22 @@ use crate::router::ids::Serial;
 use crate::router::index::receivers::Receivers;
 use crate::router::index::{Matches, Subscription};
 use crate::router::outbox::PushError;
-use crate::router::session::Session;
+use crate::router::session::{Role, Session};
 
 /// Offers an event to the subscriptions of some lists: to each that is in no group, then to the members of each group until
 /// one takes it. `offer` returns whether the session has the event now; `chosen` is called with the member that took it.
 ///
-/// `target`: the only source that takes part, if the event names one. The sender takes part if it wants its own events.
+/// `target`: the only source that takes part, if the event names one.
 pub(super) fn offer_to_each(
-    sender: &Arc<Session>,
+    origin: Origin<'_>,
     target: Option<&str>,
     matches: &Matches,
     mut offer: impl FnMut(&Arc<Subscription>) -> bool,
     mut chosen: impl FnMut(&Arc<Subscription>),
 ) {
     let takes_part = |subscription: &Subscription| {
-        let is_sender = Arc::ptr_eq(&subscription.session, sender) && !sender.echoes();
-        !is_sender && target.is_none_or(|target| target == &*subscription.session.source)
+        let is_target = target.is_none_or(|target| target == &*subscription.session.source);
+        is_target && origin.reaches(subscription)
     };
     // Ranked before the first offer. An offer of delivery makes a queue longer, one of explain does not, and both have to
     // choose the same members.
@@ -41,6 +41,24 @@ pub(super) fn offer_to_each(
         // A member that is ending, or may not receive the event, does not take it, and the next one is asked.
         if let Some((member, _)) = members.iter().find(|(member, _)| offer(member)) {
             chosen(member);
+        }
+    }
+}
+
+/// Where an event comes from.
+#[derive(Clone, Copy)]
+pub(super) enum Origin<'a> {
+    /// A session of this node, which takes part if it wants its own events.
+    Session(&'a Arc<Session>),
+    /// Another node, which has chosen the members of groups, and whose adapters have seen the event.
+    Node,
+}
+
+impl Origin<'_> {
+    fn reaches(self, subscription: &Subscription) -> bool {
+        match self {
+            Self::Session(sender) => !Arc::ptr_eq(&subscription.session, sender) || sender.echoes(),
+            Self::Node => subscription.group.is_none() && subscription.session.role != Role::Adapter,
         }
     }
 }

@@ -160,6 +160,7 @@ fn outcome_of(event: &Event<'_>) -> (RequestOutcome, Option<ErrorCode>) {
         | Event::HandlerAway(_)
         | Event::Give(_)
         | Event::Bounce(_)
+        | Event::Return(_)
         | Event::Wait(..) => (RequestOutcome::HandlerGone, Some(ErrorCode::HandlerGone)),
     }
 }

@@ -10,6 +10,7 @@ use parking_lot::RwLock;
 
 use crate::auth::{Identity, Permissions, Principal, Proof, Rights, Users};
 use crate::router::activity::Activity;
+use crate::router::backplane::remote::Remote;
 use crate::router::call::Call;
 use crate::router::commit::PendingCommits;
 use crate::router::ended::EndedSubscriptions;
@@ -112,6 +113,8 @@ pub struct Session {
     pub(super) pace: Pace,
     /// Where the outcome of its request arrives if it is a session for one call over HTTP.
     pub(super) call: Option<Box<Call>>,
+    /// What makes it the stand-in of a session of another node.
+    pub(super) remote: Option<Box<Remote>>,
 }
 
 /// The subscriptions and open requests of a session. They end with it.
@@ -174,6 +177,7 @@ impl Session {
             resumable: None,
             pace: Pace::default(),
             call: None,
+            remote: None,
         }
     }
 

@@ -124,15 +124,19 @@ pub struct Kept<'a> {
 }
 
 /// Returns `Broker/Message/Receipt` for the envelope with this `id`. `kept` is the place of the event if its channel has
-/// history.
+/// history, `nodes` the number of other nodes to which it went if the broker is in a cluster.
 #[must_use]
-pub fn receipt(id: &str, receivers: usize, kept: Option<Kept<'_>>, hint: Option<&str>) -> String {
+pub fn receipt(id: &str, receivers: usize, kept: Option<Kept<'_>>, nodes: Option<usize>, hint: Option<&str>) -> String {
     let mut more = Map::new();
     more.insert("Receivers".into(), receivers.into());
     if let Some(Kept { offset, epoch, is_duplicate }) = kept {
         more.insert("Offset".into(), offset.into());
         more.insert("Epoch".into(), epoch.into());
         more.extend(is_duplicate.then(|| ("Duplicate".to_owned(), true.into())));
+    }
+    if let Some(nodes) = nodes {
+        more.insert("Cluster".into(), true.into());
+        more.insert("Nodes".into(), nodes.into());
     }
     more.extend(hint.map(|hint| ("Hint".to_owned(), hint.into())));
     success(&triple("Message", "Receipt"), Some(id), more.into())
@@ -229,19 +233,19 @@ mod tests {
             ),
             (presence("Left", "crm", None, "s1"), "Application", r#"{"Source":"crm","User":null,"SessionId":"s1"}"#),
             (cancelled("r1"), "Request", "{}"),
-            (receipt("m1", 2, None, None), "Message", r#"{"Success":true,"ErrorMessage":null,"Receivers":2}"#),
+            (receipt("m1", 2, None, None, None), "Message", r#"{"Success":true,"ErrorMessage":null,"Receivers":2}"#),
             (
-                receipt("m1", 0, None, Some("h")),
+                receipt("m1", 0, None, None, Some("h")),
                 "Message",
                 r#"{"Success":true,"ErrorMessage":null,"Receivers":0,"Hint":"h"}"#,
             ),
             (
-                receipt("m1", 1, Some(Kept { offset: 7, epoch: "e", is_duplicate: false }), None),
+                receipt("m1", 1, Some(Kept { offset: 7, epoch: "e", is_duplicate: false }), None, None),
                 "Message",
                 r#"{"Success":true,"ErrorMessage":null,"Receivers":1,"Offset":7,"Epoch":"e"}"#,
             ),
             (
-                receipt("m1", 1, Some(Kept { offset: 7, epoch: "e", is_duplicate: true }), Some("h")),
+                receipt("m1", 1, Some(Kept { offset: 7, epoch: "e", is_duplicate: true }), None, Some("h")),
                 "Message",
                 r#"{"Success":true,"ErrorMessage":null,"Receivers":1,"Offset":7,"Epoch":"e","Duplicate":true,"Hint":"h"}"#,
             ),

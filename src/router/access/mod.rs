@@ -107,11 +107,12 @@ pub(super) fn check_pattern(wanted: &Subscribe) -> Result<(), Refusal> {
     let pattern = &wanted.pattern;
     let is_handler = matches!(wanted.role, command::Role::Handler { .. });
     if pattern.channel.as_deref() == Some(BROKER) {
-        let exists = ["Joined", "Left"].iter().any(|it| pattern.matches(&notice::triple("Application", it)));
+        let is_gap = pattern.topic.as_deref() == Some("Cluster") && pattern.subtopic.as_deref() == Some("Gap");
+        let exists = is_gap || ["Joined", "Left"].iter().any(|it| pattern.matches(&notice::triple("Application", it)));
         if is_handler || !exists {
             return Err(Refusal::new(
                 ErrorCode::ReservedChannel,
-                "the channel 'Broker' has two events to subscribe to, Application/Joined and Application/Left",
+                "the channel 'Broker' has three events to subscribe to: Application/Joined, Application/Left and Cluster/Gap",
             ));
         }
     }

@@ -171,7 +171,7 @@ impl Router {
         let routed = match (planned, &event.to) {
             (_, To::Removed(user)) => {
                 let removed = self.retained.remove(user.as_deref(), &facts.canonical);
-                let receipt = Some(Receipt { receivers: removed, hint: None, kept: None });
+                let receipt = Some(Receipt { receivers: removed, hint: None, kept: None, nodes: None });
                 // It was not an event.
                 return Ok(Routed { receipt, ..Routed::default() });
             }
@@ -187,7 +187,7 @@ impl Router {
             }
             (Planned::Duplicate(First { position, receivers }), _) => {
                 let kept = Some(Box::new(Kept { position: position.clone(), is_duplicate: true }));
-                let receipt = Some(Receipt { receivers: *receivers, hint: None, kept });
+                let receipt = Some(Receipt { receivers: *receivers, hint: None, kept, nodes: None });
                 Ok(Routed { receipt, ..Routed::default() })
             }
             (Planned::One(_) | Planned::Second(_) | Planned::Unstored, To::Rules | To::Will) => {

@@ -10,7 +10,7 @@ use crate::router::decide::Facts;
 use crate::router::ids::Serial;
 use crate::router::index::{Matches, Subscription};
 use crate::router::outbox::{Fate, OnFull, PushError};
-use crate::router::recipients::{Seen, offer_to_each};
+use crate::router::recipients::{Origin, Seen, offer_to_each};
 use crate::router::request::candidates::{Candidates, Preference};
 use crate::router::request::turn::Begin;
 use crate::router::session::Session;
@@ -122,7 +122,9 @@ impl Outlook {
             }
             has_it
         };
-        offer_to_each(sender, envelope.target(), matches, offer, |member| members.push(Arc::clone(member)));
+        offer_to_each(Origin::Session(sender), envelope.target(), matches, offer, |member| {
+            members.push(Arc::clone(member))
+        });
         Self { picked, members, ..Self::default() }
     }
 }

@@ -15,6 +15,7 @@ use crate::router::event::Published;
 use crate::router::fan_out::{Delivered, Delivery};
 use crate::router::forms::Forms;
 use crate::router::index::Audience;
+use crate::router::recipients::Origin;
 use crate::router::session::Session;
 use crate::router::{Router, Scope};
 
@@ -115,7 +116,7 @@ impl Router {
         let mut delivery = Delivery::new(now, facts.on_full, true);
         let mut give = |audiences: &[Audience<'_>], forms: Forms<'_>| {
             let matches = self.events.matches(audiences, &facts.canonical, facts.folded);
-            self.give_to_each(adapter, &matches, &mut { forms }, &mut delivery);
+            self.give_to_each(Origin::Session(adapter), &matches, &mut { forms }, &mut delivery);
         };
         for user in &users {
             let name = LogName { channel: &facts.canonical.channel, owner: Some(user) };

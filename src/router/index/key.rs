@@ -155,7 +155,7 @@ pub(super) fn for_each_key(
 }
 
 /// The audiences of a subscription. A pattern for all channels may match user-scoped and shared ones.
-fn audiences<'a>(policy: &Policy, subscription: &'a Subscription) -> SmallVec<[Audience<'a>; 2]> {
+pub(in crate::router) fn audiences<'a>(policy: &Policy, subscription: &'a Subscription) -> SmallVec<[Audience<'a>; 2]> {
     let is_subscriber = subscription.role == command::Role::Subscriber;
     let own = match (&subscription.session.role, &subscription.observes) {
         (Role::Adapter, _) if !is_subscriber => return SmallVec::from_slice(&[Audience::Adapters]),

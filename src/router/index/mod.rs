@@ -25,7 +25,7 @@ use crate::router::session::Session;
 use key::{EXACT, Key, SHAPES, SLOTS, for_each_key, parts_of, shape};
 use receivers::{Entries, Receivers};
 
-pub(in crate::router) use key::Audience;
+pub(in crate::router) use key::{Audience, audiences};
 
 /// One subscription of one session.
 pub(in crate::router) struct Subscription {

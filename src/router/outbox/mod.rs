@@ -8,7 +8,7 @@
 //! with what was taken, and only one connection may take: a later one replaces it (`taker`).
 //!
 //! `push` is how frames enter, `take` how they leave, `relief` is how publishers wait, `end` how an outbox ends,
-//! `look` what would become of a frame.
+//! `look` what would become of a frame, `withhold` what waits for other nodes.
 
 mod end;
 mod look;
@@ -17,6 +17,7 @@ mod relief;
 mod take;
 mod taker;
 mod window;
+mod withhold;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -107,6 +108,8 @@ struct State {
     taker: Option<Waker>,
     /// The same task while its peer takes nothing: only the end concerns it.
     end_waker: Option<Waker>,
+    /// How many other nodes have yet to know what the session did; until then nothing is taken.
+    withheld: usize,
     /// Publishers that wait for the queue.
     relief: Vec<Waker>,
 }
@@ -278,7 +281,8 @@ impl State {
     }
 
     fn is_empty(&self) -> bool {
-        self.queue.len() == self.kept && self.news.as_ref().is_none_or(|news| !news.concerns_queue())
+        self.withheld > 0
+            || self.queue.len() == self.kept && self.news.as_ref().is_none_or(|news| !news.concerns_queue())
     }
 
     /// Whether nothing can be taken before events were read from the disk. Wakes the task when they are.

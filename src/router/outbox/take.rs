@@ -54,7 +54,8 @@ impl Outbox {
         frames: &mut Vec<Frame>,
     ) -> Option<Box<Taken>> {
         let mut state = self.state.lock();
-        if state.attachment != attachment {
+        // At its end, a session gets everything.
+        if state.attachment != attachment || state.withheld > 0 && most < usize::MAX {
             return None;
         }
         let was_over_half = state.holdup.is_some() && state.over_half(self.limits);

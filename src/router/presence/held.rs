@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use super::{Change, user_of};
+use super::{Change, Who};
 use crate::router::outbox::{Kind, OnFull, PushError};
 use crate::router::session::Session;
 use crate::router::sync::Mutex;
@@ -35,9 +35,9 @@ pub(in crate::router) struct HeldPresence {
 
 impl HeldPresence {
     /// Gives a receiver the event that a session joined or left: at once, or when its queue is under half.
-    pub(super) fn give(&self, now: Instant, receiver: &Session, of: &Session, change: Change, frame: Frame) {
+    pub(super) fn give(&self, now: Instant, receiver: &Session, of: &Who<'_>, change: Change, frame: Frame) {
         let mut changes = self.changes.lock();
-        let held = Held { change, frame, user: user_of(of) };
+        let held = Held { change, frame, user: of.user.clone() };
         if changes.is_empty() && !receiver.outbox().is_over_half() {
             // A session that is ending receives nothing more.
             held.push(now, receiver).ok();

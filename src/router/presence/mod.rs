@@ -10,7 +10,7 @@ use dashmap::DashMap;
 
 use crate::router::index::receivers::Receivers;
 use crate::router::session::{Role, Session};
-use crate::router::{Limits, Router, Scope};
+use crate::router::{Limits, Router, Scope, SessionId};
 use crate::telemetry::recorder::What;
 use crate::websocket::Frame;
 pub(super) use held::HeldPresence;
@@ -43,6 +43,16 @@ impl Change {
             Self::Left => "Left",
         }
     }
+}
+
+/// A session that joins or leaves.
+pub(super) struct Who<'a> {
+    /// Its place in the order in which sessions registered.
+    pub(super) number: u64,
+    pub(super) id: SessionId,
+    pub(super) source: &'a str,
+    /// `None`: a service.
+    pub(super) user: Option<Arc<str>>,
 }
 
 /// One application of a user, or one service: a row of `Application/List`.
@@ -79,6 +89,15 @@ impl ApplicationState {
             Self::Active => "active",
             Self::Asleep => "asleep",
             Self::Away => "away",
+        }
+    }
+
+    /// The state of an application with sessions in these states.
+    pub(super) fn livelier(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Active, _) | (_, Self::Active) => Self::Active,
+            (Self::Asleep, _) | (_, Self::Asleep) => Self::Asleep,
+            (Self::Away, Self::Away) => Self::Away,
         }
     }
 
@@ -298,31 +317,40 @@ impl Router {
         for user in users {
             self.presence.list(user.as_ref(), &mut rows);
         }
+        self.applications_elsewhere(|user| user.is_none_or(|user| session.may_see(&permissions, user)), &mut rows);
         rows
     }
 
     /// `Broker/Application/SetState`
-    pub fn set_state(&self, now: Instant, session: &Session, state: State) {
+    pub fn set_state(&self, now: Instant, session: &Arc<Session>, state: State) {
         session.set_state(state);
+        self.announce_state(now, session, true);
         self.note(now, session, What::State(state.as_str()));
     }
 
     /// Tells the subscribers that a session has joined or left. A service concerns every user.
-    pub(super) fn tell_presence(&self, now: Instant, session: &Session, change: Change) {
+    pub(super) fn tell_presence(&self, now: Instant, session: &Arc<Session>, change: Change) {
+        self.announce_session(now, session, change == Change::Joined);
+        let who = Who { number: session.number, id: session.id, source: &session.source, user: user_of(session) };
+        self.tell_presence_of(now, &who, change);
+    }
+
+    /// Tells the subscribers that a session of this node or another one has joined or left.
+    pub(super) fn tell_presence_of(&self, now: Instant, who: &Who<'_>, change: Change) {
         let subtopic = change.subtopic();
         let triple = notice::triple("Application", subtopic);
-        let user = session.user();
+        let user = who.user.as_deref();
         let scope = user.map_or(Scope::Shared(None), Scope::User);
         let matches = self.subscribers(&self.policy.facts(&triple), scope);
         if matches.is_empty() {
             return;
         }
-        let frame = Frame::from(notice::presence(subtopic, &session.source, user, &session.id.to_string()));
+        let frame = Frame::from(notice::presence(subtopic, who.source, user, &who.id.to_string()));
         let mut told = BTreeSet::new();
         for subscription in matches.iter().flat_map(Receivers::iter).filter(|it| it.is_for(scope)) {
             let receiver = &subscription.session;
-            if receiver.number != session.number && told.insert(receiver.number) {
-                receiver.presence.give(now, receiver, session, change, frame.clone());
+            if receiver.number != who.number && told.insert(receiver.number) {
+                receiver.presence.give(now, receiver, who, change, frame.clone());
             }
         }
     }

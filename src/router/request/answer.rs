@@ -32,7 +32,7 @@ impl Router {
             }
         }
         // It is late, but alive: it is chosen again like the others.
-        session.set_missed(false);
+        self.note_missed(now, session, false);
         if let Some(id) = id.filter(|_| !envelope.more())
             && session.turns.settle(&self.requests, id)
         {
@@ -54,7 +54,7 @@ impl Router {
             .turns
             .pending(id)
             .and_then(|pending| self.answer_with(now, session, &pending, envelope.more(), replied(envelope, &pending)));
-        session.set_missed(false);
+        self.note_missed(now, session, false);
         if !envelope.more() && session.turns.settle(&self.requests, id) {
             self.serve_turns(now, session);
         }
@@ -75,6 +75,11 @@ impl Router {
         let mut pass_on = || {
             let mut push = || {
                 let Some(frame) = frame.take() else { return };
+                if let Some(remote) = pending.asker.remote() {
+                    remote.answer(now, more, &frame);
+                    deliveries = 1;
+                    return;
+                }
                 match pending.asker.call() {
                     // A call gets one reply of each handler.
                     Some(call) if !more => {
@@ -108,7 +113,7 @@ impl Router {
             }
             _ => return None,
         }
-        session.set_missed(false);
+        self.note_missed(now, session, false);
         let mut routed = Routed { secret: pending.secret, deliveries, ..Routed::default() };
         routed.note_pressure(&pending.asker, pressure);
         Some(routed)
@@ -133,25 +138,7 @@ impl Router {
     /// Ends everything that is due.
     pub fn expire(&self, now: Instant) {
         for pending in self.requests.due(now) {
-            let Outcome::Ended(before) = self.advance(now, &pending, Event::Expire) else { continue };
-            let refusal = words::timed_out(now, &pending, &before, self.away_since(&before));
-            match &before {
-                State::Given(handler) => {
-                    let session = &handler.session;
-                    session.set_missed(true);
-                    if let Some(door) = session.door() {
-                        door.withdraw(pending.id, &refusal);
-                    }
-                    tell_away(now, session, &pending);
-                    self.tell_failure(now, &pending, &session.source, &refusal);
-                }
-                State::Waiting(handlers) => {
-                    let source = handlers.first().map_or_else(|| Arc::from(""), |it| Arc::clone(&it.session.source));
-                    self.tell_failure(now, &pending, &source, &refusal);
-                }
-                State::Seeking | State::Ended => self.tell_failure(now, &pending, &Arc::from(""), &refusal),
-            }
-            self.turn_is_free(now, &before);
+            self.expire_one(now, &pending, Event::Expire);
         }
         self.expire_history(now);
         for (late, session) in self.requests.due_blocked(now) {
@@ -162,6 +149,41 @@ impl Router {
             }
         }
         self.expire_away(now);
+    }
+
+    /// Ends a request whose time is over, as this event does.
+    pub(in crate::router) fn expire_one(&self, now: Instant, pending: &Arc<Pending>, event: Event<'_>) {
+        let Outcome::Ended(before) = self.advance(now, pending, event) else { return };
+        let refusal = words::timed_out(now, pending, &before, self.away_since(&before));
+        match &before {
+            State::Given(handler) => {
+                let session = &handler.session;
+                self.note_missed(now, session, true);
+                if let Some(door) = session.door() {
+                    door.withdraw(pending.id, &refusal);
+                }
+                match session.remote() {
+                    Some(remote) => remote.cancel(now, pending, true),
+                    None => tell_away(now, session, pending),
+                }
+                self.tell_failure(now, pending, &session.source, &refusal);
+            }
+            State::Waiting(handlers) => {
+                let source = handlers.first().map_or_else(|| Arc::from(""), |it| Arc::clone(&it.session.source));
+                self.tell_failure(now, pending, &source, &refusal);
+            }
+            State::Seeking | State::Ended => self.tell_failure(now, pending, &Arc::from(""), &refusal),
+        }
+        self.turn_is_free(now, &before);
+    }
+
+    /// Notes whether a session has let a request time out and not answered since.
+    fn note_missed(&self, now: Instant, session: &Arc<Session>, missed: bool) {
+        let before = session.has_missed();
+        session.set_missed(missed);
+        if missed != before {
+            self.announce_state(now, session, false);
+        }
     }
 
     /// The handler of a request has gone: another one gets it if it is idempotent, else its requester is told.
@@ -205,7 +227,7 @@ impl Router {
         };
         let facts = self.policy.facts(envelope.triple());
         let scope = facts.scope_of(pending.user.as_deref());
-        let candidates = self.candidates(&pending.asker, &envelope, scope, &facts);
+        let candidates = self.candidates(&pending.asker, &envelope, scope, &facts).without(&pending.returned_by());
         let asking = Asking::again(pending, &envelope, Arc::clone(&text));
         let routed = self.place(now, &asking, Some(pending), candidates)?;
         self.complete(now, pending, &routed);
@@ -215,10 +237,15 @@ impl Router {
     /// A request was given to another handler. If that takes commands, delivery has completed it, and its requester is told.
     pub(in crate::router) fn complete(&self, now: Instant, pending: &Pending, routed: &Routed) {
         self.count_later(pending, routed.deliveries);
-        if let (Some(receipt), Some(call)) = (&routed.receipt, pending.asker.call()) {
+        if let (Some(_), Some(remote)) = (&routed.receipt, pending.asker.remote()) {
+            remote.delivered(now);
+        } else if let (Some(receipt), Some(call)) = (&routed.receipt, pending.asker.call()) {
             call.delivered(receipt.receivers);
         } else if let (Some(receipt), Some(id)) = (&routed.receipt, &pending.asker_id) {
-            pending.asker.push(now, notice::receipt(id, receipt.receivers, None, None).into(), OnFull::Close).ok();
+            pending
+                .asker
+                .push(now, notice::receipt(id, receipt.receivers, None, None, None).into(), OnFull::Close)
+                .ok();
         }
     }
 
@@ -286,9 +313,12 @@ impl Router {
         let Outcome::Ended(before) = self.advance(now, pending, Event::Withdraw) else { return false };
         if let State::Given(handler) = &before {
             let session = &handler.session;
-            match session.door() {
-                Some(door) => door.withdraw(pending.id, &Refusal::new(ErrorCode::RequestCancelled, why)),
-                None => drop(session.push(now, notice::cancelled(pending.id.text().as_ref()).into(), OnFull::Close)),
+            match (session.door(), session.remote()) {
+                (_, Some(remote)) => remote.cancel(now, pending, false),
+                (Some(door), None) => door.withdraw(pending.id, &Refusal::new(ErrorCode::RequestCancelled, why)),
+                (None, None) => {
+                    drop(session.push(now, notice::cancelled(pending.id.text().as_ref()).into(), OnFull::Close))
+                }
             }
         }
         self.turn_is_free(now, &before);
@@ -307,6 +337,9 @@ impl Router {
 
 /// Sends the requester the failure of its request, or of a gather as a whole.
 fn fail(now: Instant, pending: &Pending, refusal: &Refusal) {
+    if let Some(remote) = pending.asker.remote() {
+        return remote.fail(now, refusal);
+    }
     match pending.asker.call() {
         Some(call) => call.refused(refusal.clone()),
         // A requester that is ending gets nothing more.

@@ -8,7 +8,7 @@ use crate::router::ids::Serial;
 use crate::router::index::receivers::Receivers;
 use crate::router::index::{Audience, Matches, Subscription};
 use crate::router::session::{Role, Session};
-use crate::router::{Router, Scope};
+use crate::router::{Router, Scope, SubscriptionId};
 use wire::Envelope;
 
 /// The handlers that match a request and may have it.
@@ -32,6 +32,17 @@ impl Candidates {
     /// Those that have a connection.
     pub(in crate::router) fn present(mut self) -> Self {
         self.handlers.retain(|(_, handler)| !handler.session.is_away());
+        self
+    }
+
+    /// Whether one of them is on another node.
+    pub(in crate::router) fn any_elsewhere(&self) -> bool {
+        self.handlers.iter().any(|(_, handler)| handler.session.remote().is_some())
+    }
+
+    /// All but these.
+    pub(in crate::router) fn without(mut self, subscriptions: &[SubscriptionId]) -> Self {
+        self.handlers.retain(|(_, handler)| !subscriptions.contains(&handler.id));
         self
     }
 
@@ -142,10 +153,12 @@ impl Router {
             let own = scope.user() == session.user();
             let rank = match session.role {
                 Role::User(_) if own => 0,
-                Role::Adapter => 1,
-                Role::Service => 2,
-                Role::User(_) => 3,
+                Role::Adapter => 2,
+                Role::Service => 4,
+                Role::User(_) => 6,
             };
+            // Behind the same kind of handlers of this node.
+            let rank = rank + u8::from(session.remote().is_some());
             if !handler.is_for(scope) || !self.may_handle(session, envelope.triple(), scope, facts, served_inside) {
                 continue;
             }

@@ -45,7 +45,7 @@ pub(in crate::router) struct Asking<'a> {
 }
 
 /// What became of a request that was to be given to a handler.
-enum Giving {
+pub(in crate::router) enum Giving {
     /// The handler has it.
     Given(Pressure),
     /// The handler has it and never answers, which completes the request.
@@ -69,8 +69,33 @@ impl<'a> Asking<'a> {
         Self { asker, envelope, user: user.as_deref(), timeout: *timeout, secret: *secret, text: Some(text) }
     }
 
+    /// A request of another node's session.
+    pub(in crate::router) fn of_peer(
+        asker: &'a Arc<Session>,
+        envelope: &'a Envelope<'a>,
+        user: Option<&'a str>,
+        timeout: Duration,
+        secret: bool,
+    ) -> Self {
+        Self { asker, envelope, user, timeout, secret, text: None }
+    }
+
+    pub(in crate::router) fn asker(&self) -> &Arc<Session> {
+        self.asker
+    }
+
+    /// The user whom it concerns.
+    pub(in crate::router) fn user(&self) -> Option<&str> {
+        self.user
+    }
+
+    /// As its requester sent it.
+    pub(in crate::router) fn text(&self) -> &str {
+        self.envelope.text()
+    }
+
     /// The request as its handler sees it.
-    fn frame(&self, id: RequestId, remaining: Duration) -> Frame {
+    pub(in crate::router) fn frame(&self, id: RequestId, remaining: Duration) -> Frame {
         let envelope = self.envelope;
         let mut splice = Splice::new(envelope).secret(self.secret).cut(Field::Id).cut(Field::User).cut(Field::Timeout);
         if envelope.source().is_none() {
@@ -114,7 +139,8 @@ impl Router {
             }
             return self.gather(now, &mut asking, candidates);
         }
-        if envelope.idempotent() {
+        // A handler elsewhere may have gone when the request arrives there.
+        if envelope.idempotent() || candidates.any_elsewhere() {
             asking.text = Some(self.keep(&asking)?);
         }
         self.place(now, &asking, None, candidates)
@@ -133,7 +159,7 @@ impl Router {
     ///
     /// # Errors
     /// `INTERNAL` if the requester has gone, which cannot happen while it sends.
-    fn open(
+    pub(in crate::router) fn open(
         &self,
         now: Instant,
         asking: &Asking<'_>,
@@ -265,7 +291,7 @@ impl Router {
     }
 
     /// Gives a request to a handler. `frame` makes what the handler gets, with the time that is left.
-    fn give(
+    pub(in crate::router) fn give(
         &self,
         now: Instant,
         pending: &Arc<Pending>,
@@ -280,12 +306,16 @@ impl Router {
             Outcome::NotInTurn => return Giving::NotInTurn,
             _ => return Giving::Elsewhere,
         };
-        let pushed = match session.door() {
-            Some(door) => {
+        let pushed = match (session.door(), session.remote()) {
+            (_, Some(remote)) => {
+                let is_given = remote.request(now, (pending.id.number(), handler), asking, remaining);
+                if is_given { Ok(Pressure::Relieved) } else { Err(Giving::Bounced) }
+            }
+            (Some(door), None) => {
                 let offered = self.given(pending, asking.envelope, remaining).and_then(|given| door.offer(given));
                 offered.map(|()| Pressure::Relieved).map_err(Giving::Refused)
             }
-            None => self.push_request(now, asking, handler, frame(remaining)).map_err(|_| Giving::Bounced),
+            (None, None) => self.push_request(now, asking, handler, frame(remaining)).map_err(|_| Giving::Bounced),
         };
         match pushed {
             Ok(pressure) => {
@@ -321,9 +351,18 @@ impl Router {
     }
 
     /// Sends a command to a handler that never answers: delivery completes it.
-    fn command(&self, now: Instant, asking: &Asking<'_>, handler: &Arc<Subscription>) -> Result<Pressure, PushError> {
-        let frame = asking.frame(self.ids.request(self.ids.serial()), asking.timeout);
-        let pressure = self.push_request(now, asking, handler, frame)?;
+    pub(in crate::router) fn command(
+        &self,
+        now: Instant,
+        asking: &Asking<'_>,
+        handler: &Arc<Subscription>,
+    ) -> Result<Pressure, PushError> {
+        let id = self.ids.request(self.ids.serial());
+        let pressure = match handler.session.remote() {
+            Some(remote) if remote.request(now, (id.number(), handler), asking, asking.timeout) => Pressure::Relieved,
+            Some(_) => return Err(PushError::Closed),
+            None => self.push_request(now, asking, handler, asking.frame(id, asking.timeout))?,
+        };
         handler.session.serve(self.ids.stamp());
         Ok(pressure)
     }
@@ -339,9 +378,7 @@ impl Router {
         for handler in everyone {
             let session = &handler.session;
             if handler.takes_commands() {
-                let frame = frame.get_or_insert_with(|| asking.frame(id, asking.timeout)).clone();
-                if let Ok(pressure) = self.push_request(now, asking, &handler, frame) {
-                    session.serve(self.ids.stamp());
+                if let Ok(pressure) = self.command(now, asking, &handler) {
                     self.metrics.requests.count(RequestOutcome::Delivered);
                     routed.note_delivery(session, pressure);
                 }
@@ -375,6 +412,17 @@ impl Router {
         self.metrics.traffic.delivered(self.policy.place(&pending.triple.channel), deliveries);
     }
 
+    /// Lets a request of another node's session wait for an ordered handler.
+    pub(in crate::router) fn wait_for_turn(
+        &self,
+        now: Instant,
+        pending: &Arc<Pending>,
+        asking: &Asking<'_>,
+        handler: &Arc<Subscription>,
+    ) -> Result<(), Refusal> {
+        self.wait(now, pending, asking, &smallvec![Arc::clone(handler)])
+    }
+
     /// Lets a gather's part wait for an ordered handler. All parts that wait share one text.
     fn wait_for_part(
         &self,
@@ -400,6 +448,9 @@ impl Routed {
 
     /// A handler that never answers has the command.
     fn delivered(handler: &Arc<Session>, pressure: Pressure) -> Self {
-        Self { receipt: Some(Receipt { receivers: 1, hint: None, kept: None }), ..Self::given(handler, pressure) }
+        Self {
+            receipt: Some(Receipt { receivers: 1, hint: None, kept: None, nodes: None }),
+            ..Self::given(handler, pressure)
+        }
     }
 }

@@ -10,7 +10,6 @@ use std::time::{Duration, Instant};
 use smallvec::SmallVec;
 use zeroize::Zeroizing;
 
-use crate::router::RequestId;
 use crate::router::ids::Serial;
 use crate::router::index::Subscription;
 use crate::router::request::deadlines::Requests;
@@ -19,6 +18,7 @@ use crate::router::request::gather::Gather;
 use crate::router::request::turn::{Begin, TurnEnd};
 use crate::router::session::Session;
 use crate::router::sync::Mutex;
+use crate::router::{RequestId, SubscriptionId};
 use wire::{ErrorCode, TraceParent, Triple};
 
 /// How many handlers an idempotent request is given to, one after the other.
@@ -57,6 +57,8 @@ struct Progress {
     state: State,
     deadline: Instant,
     attempts: u8,
+    /// Handlers of other nodes that had gone when the request arrived.
+    returned_by: Vec<SubscriptionId>,
     /// Kept if it may have to be sent later or once more.
     text: Option<Arc<KeptText>>,
 }
@@ -82,6 +84,8 @@ pub(in crate::router) enum Event<'a> {
     Give(&'a Arc<Subscription>),
     /// The handler's queue did not take it.
     Bounce(&'a Arc<Subscription>),
+    /// The handler had gone when the request arrived at its node.
+    Return(&'a Arc<Subscription>),
     /// The queue of a handler that never answers took it.
     Deliver(&'a Arc<Subscription>),
     /// Every handler that could have it has another request's turn.
@@ -190,6 +194,7 @@ impl Draft<'_> {
                 state: State::Seeking,
                 deadline: now + self.timeout,
                 attempts: 0,
+                returned_by: Vec::new(),
                 text: self.text,
             }),
         }
@@ -206,6 +211,11 @@ impl Pending {
     /// The text, if it is kept.
     pub(in crate::router) fn text(&self) -> Option<Arc<KeptText>> {
         self.progress.lock().text.clone()
+    }
+
+    /// The handlers of other nodes that had gone when it arrived.
+    pub(in crate::router) fn returned_by(&self) -> Vec<SubscriptionId> {
+        self.progress.lock().returned_by.clone()
     }
 
     /// Whether it has not ended, and both its requester and its handler have a connection.
@@ -246,6 +256,15 @@ impl Requests {
             (Event::Give(handler), State::Seeking | State::Waiting(_)) => self.give(now, pending, progress, handler),
             (Event::Bounce(handler), State::Given(given)) if Arc::ptr_eq(given, handler) => {
                 progress.attempts -= 1;
+                self.change(now, pending, progress, State::Seeking, TurnEnd::Over);
+                Outcome::Seeking(progress.text.clone())
+            }
+            (Event::Return(handler), State::Given(given)) if Arc::ptr_eq(given, handler) => {
+                progress.attempts -= 1;
+                progress.returned_by.push(handler.id);
+                if pending.gather.is_some() {
+                    return self.end(now, pending, progress, TurnEnd::Over);
+                }
                 self.change(now, pending, progress, State::Seeking, TurnEnd::Over);
                 Outcome::Seeking(progress.text.clone())
             }
@@ -290,6 +309,7 @@ impl Requests {
             (
                 Event::Give(_)
                 | Event::Bounce(_)
+                | Event::Return(_)
                 | Event::Deliver(_)
                 | Event::Wait(..)
                 | Event::GiveUp(_)
@@ -325,7 +345,9 @@ impl Requests {
         }
         self.change(now, pending, progress, State::Given(Arc::clone(handler)), TurnEnd::Over);
         progress.attempts += 1;
-        if !pending.may_be_given_again(progress) {
+        // Its node may say that it has gone.
+        let may_return = handler.session.remote().is_some();
+        if !may_return && !pending.may_be_given_again(progress) {
             progress.text = None;
         }
         Outcome::Given(progress.deadline.saturating_duration_since(now))

@@ -7,6 +7,7 @@ use std::time::Instant;
 use parking_lot::MutexGuard;
 
 use super::token::Tokens;
+use crate::router::backplane::remote::Remote;
 use crate::router::session::Session;
 use crate::router::sync::Mutex;
 
@@ -83,6 +84,7 @@ impl Session {
     /// Returns whether it has no connection at present.
     pub fn is_away(&self) -> bool {
         self.resumable.as_ref().is_some_and(|it| it.is_away.load(Ordering::Relaxed))
+            || self.remote().is_some_and(Remote::is_away)
     }
 
     /// Returns since when it has had no connection.

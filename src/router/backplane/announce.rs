@@ -1,0 +1,222 @@
+//! What this node tells its peers: its sessions, which of them answer, and which events it wants.
+//!
+//! A peer gets everything in a snapshot when its link begins, then each change. Both happen under one lock, so that the
+//! order in which changes are told is the order in which they happened.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+
+use parking_lot::Mutex;
+use smallvec::SmallVec;
+
+use super::message::{Application, Change, Message, State, Subscribed};
+use super::{Backplane, Cluster};
+use crate::router::index::{Audience, Subscription, audiences};
+use crate::router::policy::Policy;
+use crate::router::session::{Role, Session};
+use crate::router::{Router, SubscriptionId};
+use wire::{BROKER, command};
+
+/// What this node announces.
+#[derive(Default)]
+pub(super) struct Announced(Mutex<Current>);
+
+#[derive(Default)]
+struct Current {
+    /// How many subscriptions want something.
+    wanted: BTreeMap<Want, usize>,
+    /// What each subscription to events wants. Kept, because the policy from which it follows can change.
+    of_subscriptions: HashMap<SubscriptionId, Wants>,
+    /// The registered sessions, by number.
+    sessions: BTreeMap<u64, Arc<Session>>,
+    /// The subscriptions that other nodes choose.
+    chosen: HashMap<SubscriptionId, Arc<Subscription>>,
+}
+
+/// Events that a subscription wants.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Want {
+    /// Of a user.
+    User(Box<str>),
+    /// Of a channel, or of all (`*`): of a shared one, or those of all users.
+    Channel { channel: Box<str>, shared: bool },
+}
+
+type Wants = SmallVec<[Want; 2]>;
+
+impl Want {
+    fn change(&self, wanted: bool) -> Change<'_> {
+        match self {
+            Self::User(user) => Change::User { user, wanted },
+            Self::Channel { channel, shared } => Change::Channel { channel, shared: *shared, wanted },
+        }
+    }
+}
+
+/// The events that a subscription wants of other nodes.
+fn wants_of(policy: &Policy, subscription: &Subscription) -> Wants {
+    let mut wants = Wants::new();
+    // Events of other nodes are not for adapters: each node has its own, and all would do the same.
+    if subscription.is_handler() || subscription.group.is_some() || subscription.session.role == Role::Adapter {
+        return wants;
+    }
+    let name = subscription.pattern.channel.as_deref();
+    if name == Some(BROKER) {
+        return wants;
+    }
+    let is_shared = name.map(|name| policy.is_shared(name));
+    let channel = |shared| Want::Channel { channel: Box::from(name.unwrap_or("*")), shared };
+    for audience in audiences(policy, subscription) {
+        match audience {
+            Audience::User(user) => wants.push(Want::User(Box::from(user))),
+            Audience::Everyone => wants.push(channel(true)),
+            Audience::Observes(user) => match is_shared {
+                Some(true) => wants.push(channel(true)),
+                Some(false) => wants.push(Want::User(Box::from(user))),
+                None => {
+                    wants.push(channel(true));
+                    wants.push(Want::User(Box::from(user)));
+                }
+            },
+            Audience::Services | Audience::ObservesAll | Audience::Adapters => {
+                if is_shared != Some(false) {
+                    wants.push(channel(true));
+                }
+                if is_shared != Some(true) {
+                    wants.push(channel(false));
+                }
+            }
+        }
+    }
+    wants
+}
+
+impl Announced {
+    /// Tells a peer everything.
+    pub(super) fn snapshot(&self, now: Instant, plane: &dyn Backplane, node: &str) {
+        let current = self.0.lock();
+        let wanted = current.wanted.keys().map(|want| want.change(true));
+        let sessions = current.sessions.values().map(|session| Change::Joined(application(session)));
+        // Sessions come before their subscriptions.
+        let chosen = current.chosen.values().map(|it| Change::Subscribed(subscribed(it)));
+        let changes = wanted.chain(sessions).chain(chosen).collect();
+        plane.send_snapshot(now, node, Message::Snapshot { changes }.write());
+    }
+}
+
+fn application(session: &Session) -> Application<'_> {
+    let since = session.since.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    Application {
+        session: *session.id.as_bytes(),
+        source: &session.source,
+        user: session.user(),
+        since_ms: u64::try_from(since.as_millis()).unwrap_or_default(),
+        state: state_of(session),
+    }
+}
+
+fn state_of(session: &Session) -> State {
+    State { asleep: session.state() == command::State::Asleep, late: session.has_missed(), away: session.is_away() }
+}
+
+fn subscribed(subscription: &Subscription) -> Subscribed<'_> {
+    let pattern = &subscription.pattern;
+    Subscribed {
+        session: *subscription.session.id.as_bytes(),
+        id: subscription.id.number(),
+        channel: pattern.channel.as_deref(),
+        topic: pattern.topic.as_deref(),
+        subtopic: pattern.subtopic.as_deref(),
+        answers: match subscription.role {
+            command::Role::Subscriber => None,
+            command::Role::Handler { answers, .. } => Some(answers),
+        },
+        group: subscription.group.as_deref(),
+    }
+}
+
+impl Cluster {
+    /// Tells every peer a change. `by`: the session that is told only then that it is in force.
+    fn tell_all(&self, now: Instant, by: Option<&Arc<Session>>, change: Change<'_>) {
+        let message = Message::Change(change);
+        for peer in self.peers.load().iter() {
+            let number = self.send(now, peer, &message);
+            if let (Some(number), Some(session)) = (number, by) {
+                peer.acknowledged().wait(number, session);
+            }
+        }
+    }
+}
+
+impl Router {
+    /// A session registered: `joined`, or has ended.
+    pub(in crate::router) fn announce_session(&self, now: Instant, session: &Arc<Session>, joined: bool) {
+        let Some(cluster) = &self.cluster else { return };
+        let mut current = cluster.announced.0.lock();
+        if joined {
+            current.sessions.insert(session.number, Arc::clone(session));
+            cluster.tell_all(now, Some(session), Change::Joined(application(session)));
+        } else if current.sessions.remove(&session.number).is_some() {
+            cluster.tell_all(now, None, Change::Left { session: *session.id.as_bytes() });
+        }
+    }
+
+    /// How a session is has changed. `is_answered`: the session waits for a reply.
+    pub(in crate::router) fn announce_state(&self, now: Instant, session: &Arc<Session>, is_answered: bool) {
+        let Some(cluster) = &self.cluster else { return };
+        let current = cluster.announced.0.lock();
+        if current.sessions.contains_key(&session.number) {
+            let session_id = *session.id.as_bytes();
+            let by = is_answered.then_some(session);
+            cluster.tell_all(now, by, Change::State { session: session_id, state: state_of(session) });
+        }
+    }
+
+    /// A subscription of this node is in the index.
+    pub(in crate::router) fn announce_subscription(&self, now: Instant, subscription: &Arc<Subscription>) {
+        let Some(cluster) = &self.cluster else { return };
+        let is_chosen = subscription.is_handler() || subscription.group.is_some();
+        if is_chosen && subscription.session.is_application() {
+            let mut current = cluster.announced.0.lock();
+            current.chosen.insert(subscription.id, Arc::clone(subscription));
+            let by = Some(&subscription.session);
+            return cluster.tell_all(now, by, Change::Subscribed(subscribed(subscription)));
+        }
+        let wants = wants_of(&self.policy, subscription);
+        if wants.is_empty() {
+            return;
+        }
+        let mut current = cluster.announced.0.lock();
+        for want in &wants {
+            let count = current.wanted.entry(want.clone()).or_default();
+            *count += 1;
+            if *count == 1 {
+                cluster.tell_all(now, Some(&subscription.session), want.change(true));
+            }
+        }
+        current.of_subscriptions.insert(subscription.id, wants);
+    }
+
+    /// A subscription has ended.
+    pub(in crate::router) fn announce_end(&self, now: Instant, subscription: &Subscription) {
+        let Some(cluster) = &self.cluster else { return };
+        let mut current = cluster.announced.0.lock();
+        if current.chosen.remove(&subscription.id).is_some() {
+            let session = *subscription.session.id.as_bytes();
+            return cluster.tell_all(
+                now,
+                Some(&subscription.session),
+                Change::Unsubscribed { session, subscription: subscription.id.number() },
+            );
+        }
+        for want in current.of_subscriptions.remove(&subscription.id).into_iter().flatten() {
+            let Some(count) = current.wanted.get_mut(&want) else { continue };
+            *count -= 1;
+            if *count == 0 {
+                current.wanted.remove(&want);
+                cluster.tell_all(now, Some(&subscription.session), want.change(false));
+            }
+        }
+    }
+}

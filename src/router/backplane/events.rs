@@ -1,0 +1,120 @@
+//! Events that cross a link: pushed once to each peer that wants them, and matched where they arrive.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::message::{Message, Sent, SentScope};
+use super::peer::Peer;
+use crate::router::fan_out::Delivery;
+use crate::router::forms::Forms;
+use crate::router::index::{Matches, Subscription};
+use crate::router::recipients::{Origin, may_repeat};
+use crate::router::{Router, Scope, SubscriptionId};
+use wire::{DecodeLimits, Envelope, decode};
+
+impl<'a> From<Scope<'a>> for SentScope<'a> {
+    fn from(scope: Scope<'a>) -> Self {
+        match scope {
+            Scope::User(user) => Self::User(user),
+            Scope::Shared(user) => Self::Shared(user),
+        }
+    }
+}
+
+impl<'a> SentScope<'a> {
+    fn scope(self) -> Scope<'a> {
+        match self {
+            Self::User(user) => Scope::User(user),
+            Self::Shared(user) => Scope::Shared(user),
+            Self::All => Scope::Shared(None),
+        }
+    }
+}
+
+impl Router {
+    /// Pushes an event to each peer that wants it. Returns to how many; `None` without a cluster.
+    #[inline]
+    pub(in crate::router) fn forward(
+        &self,
+        now: Instant,
+        source: &str,
+        envelope: &Envelope<'_>,
+        scope: SentScope<'_>,
+    ) -> Option<usize> {
+        self.cluster.as_ref()?;
+        Some(self.forward_to_peers(now, source, envelope, scope))
+    }
+
+    #[cold]
+    fn forward_to_peers(&self, now: Instant, source: &str, envelope: &Envelope<'_>, scope: SentScope<'_>) -> usize {
+        let Some(cluster) = &self.cluster else { return 0 };
+        let event = Sent { source, scope, text: envelope.text() };
+        let peers = cluster.peers.load();
+        let wanting = peers.iter().filter(|peer| peer.wants(&envelope.triple().channel, &event));
+        wanting.filter(|peer| cluster.send(now, peer, &Message::Event(event)).is_some()).count()
+    }
+
+    /// An event of a peer, for the sessions here that match it.
+    pub(super) fn event_from(&self, now: Instant, event: &Sent<'_>) {
+        let Ok(envelope) = decode(event.text, DecodeLimits::OWN) else { return };
+        let facts = self.policy.facts(envelope.triple());
+        if facts.protected {
+            return;
+        }
+        let matches = match event.scope {
+            SentScope::All => self.subscribers_of_all(&facts),
+            SentScope::User(_) | SentScope::Shared(_) => self.subscribers(&facts, event.scope.scope()),
+        };
+        let mut forms = Forms::new(&envelope, event.source, event.scope.scope());
+        let mut delivery = Delivery::new(now, facts.on_full, may_repeat(&matches, facts.folded));
+        self.give_to_each(Origin::Node, &matches, &mut forms, &mut delivery);
+    }
+
+    /// An event of a peer, for one member of a group. If that member has gone, another one here gets it, else the peer is told.
+    pub(super) fn grouped_from(
+        &self,
+        now: Instant,
+        peer: &Arc<Peer>,
+        (subscription, group): (u64, &str),
+        event: &Sent<'_>,
+    ) {
+        let Ok(envelope) = decode(event.text, DecodeLimits::OWN) else { return };
+        let facts = self.policy.facts(envelope.triple());
+        if facts.protected {
+            return;
+        }
+        let scope = event.scope.scope();
+        let matches = self.subscribers(&facts, scope);
+        let mut forms = Forms::new(&envelope, event.source, scope);
+        let mut delivery = Delivery::new(now, facts.on_full, false);
+        let mut members: Vec<_> = members_here(&matches, group).collect();
+        let chosen = SubscriptionId::from_number(subscription);
+        members.sort_by_key(|member| member.id != chosen);
+        let is_taken = members.into_iter().any(|member| delivery.push(member, &mut forms));
+        if !is_taken {
+            peer.send(now, &Message::Returned { subscription, event: *event });
+        }
+    }
+
+    /// An event that this node gave to a member of a group at a peer, which has none any more. Another member gets it, once.
+    pub(super) fn returned_from(&self, now: Instant, peer: &Arc<Peer>, subscription: u64, event: &Sent<'_>) {
+        let Ok(envelope) = decode(event.text, DecodeLimits::OWN) else { return };
+        let facts = self.policy.facts(envelope.triple());
+        let scope = event.scope.scope();
+        let matches = self.subscribers(&facts, scope);
+        let id = SubscriptionId::from_number(subscription);
+        let lists = || matches.iter().flat_map(|receivers| receivers.iter());
+        let Some(group) = lists().find(|it| it.id == id).and_then(|it| it.group.clone()) else { return };
+        let is_elsewhere = |it: &&Arc<Subscription>| it.session.remote().is_none_or(|remote| !remote.is_at(peer));
+        let mut forms = Forms::new(&envelope, event.source, scope);
+        let mut delivery = Delivery::new(now, facts.on_full, false);
+        let mut members = lists().filter(|it| it.group.as_ref() == Some(&group)).filter(is_elsewhere);
+        members.any(|member| delivery.push(member, &mut forms));
+    }
+}
+
+/// The members of a group that are sessions of this node.
+fn members_here<'m>(matches: &'m Matches, group: &'m str) -> impl Iterator<Item = &'m Arc<Subscription>> {
+    let lists = matches.iter().flat_map(|receivers| receivers.iter());
+    lists.filter(move |it| it.group.as_deref() == Some(group) && it.session.remote().is_none())
+}

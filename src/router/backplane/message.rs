@@ -1,0 +1,205 @@
+//! What nodes say to each other: the content of link messages, version 1.
+//!
+//! A message is written with postcard: fields in order, lengths before texts, no names. Whoever changes a type here makes
+//! another version of the link protocol.
+
+use serde::{Deserialize, Serialize};
+use wire::{Pattern, command};
+use zeroize::Zeroizing;
+
+/// The bytes of a message beside its longest text.
+const ROOM: usize = 2048;
+
+/// One message on a link.
+#[derive(Debug, Serialize, Deserialize)]
+pub(in crate::router) enum Message<'a> {
+    /// Everything that the sender announces. What it announced before is void.
+    Snapshot {
+        #[serde(borrow)]
+        changes: Vec<Change<'a>>,
+    },
+    /// One change of what the sender announces.
+    Change(#[serde(borrow)] Change<'a>),
+    /// An event, for the sessions of the receiving node that match it.
+    Event(#[serde(borrow)] Sent<'a>),
+    /// An event, for one member of a group.
+    Grouped {
+        /// The member's subscription.
+        subscription: u64,
+        group: &'a str,
+        #[serde(borrow)]
+        event: Sent<'a>,
+    },
+    /// An event for a member of a group that has gone, and no other member at its node takes it.
+    Returned {
+        /// The subscription that was chosen.
+        subscription: u64,
+        #[serde(borrow)]
+        event: Sent<'a>,
+    },
+    /// A request for one handler.
+    Request(#[serde(borrow)] Request<'a>),
+    /// The session that a request was meant for has gone, or may not have it.
+    Gone(Part),
+    /// A reply, as the requester is to get it.
+    Answer {
+        part: Part,
+        /// Other replies follow.
+        more: bool,
+        text: &'a str,
+    },
+    /// A request has failed at the handler's node.
+    Failed {
+        part: Part,
+        /// Its code, as on the wire.
+        code: &'a str,
+        words: &'a str,
+    },
+    /// The requester no longer waits.
+    Cancel {
+        part: Part,
+        /// Its time limit is over: the handler is late.
+        late: bool,
+    },
+}
+
+/// A session, by its id on the wire.
+pub(in crate::router) type Id = [u8; 16];
+
+/// A request that one handler was given: the parts of a gather share a request id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub(in crate::router) struct Part {
+    /// The id that the requester's node made.
+    pub(in crate::router) request: u64,
+    /// The handler's session.
+    pub(in crate::router) handler: Id,
+}
+
+/// An event on its way between nodes.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(in crate::router) struct Sent<'a> {
+    /// The application that published it.
+    pub(in crate::router) source: &'a str,
+    pub(in crate::router) scope: SentScope<'a>,
+    /// As its publisher sent it.
+    pub(in crate::router) text: &'a str,
+}
+
+/// The users whom an event concerns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(in crate::router) enum SentScope<'a> {
+    /// Of a user-scoped channel: one user's.
+    User(&'a str),
+    /// Of a shared channel, sent by or for this user.
+    Shared(Option<&'a str>),
+    /// Of a user-scoped channel: every user's.
+    All,
+}
+
+/// A request on its way to a handler of another node.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(in crate::router) struct Request<'a> {
+    pub(in crate::router) part: Part,
+    /// The handler's subscription.
+    pub(in crate::router) subscription: u64,
+    /// The application that asks.
+    pub(in crate::router) source: &'a str,
+    /// The user whose application asks; `None`: a service.
+    pub(in crate::router) asker_user: Option<&'a str>,
+    /// The user whom it concerns.
+    pub(in crate::router) user: Option<&'a str>,
+    /// How long the requester still waits, in milliseconds.
+    pub(in crate::router) timeout_ms: u64,
+    /// As its requester sent it.
+    pub(in crate::router) text: &'a str,
+}
+
+/// A change of what a node announces.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(in crate::router) enum Change<'a> {
+    /// Whether events of this user are wanted.
+    User { user: &'a str, wanted: bool },
+    /// Whether events of this channel are wanted: of a shared one, or those of all users. `*` stands for every channel.
+    Channel { channel: &'a str, shared: bool, wanted: bool },
+    /// A session registered.
+    Joined(#[serde(borrow)] Application<'a>),
+    /// A session has ended.
+    Left { session: Id },
+    /// How a session is.
+    State { session: Id, state: State },
+    /// A session subscribed as a handler, or as a member of a group.
+    Subscribed(#[serde(borrow)] Subscribed<'a>),
+    /// Such a subscription has ended.
+    Unsubscribed { session: Id, subscription: u64 },
+}
+
+/// A registered session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(in crate::router) struct Application<'a> {
+    pub(in crate::router) session: Id,
+    pub(in crate::router) source: &'a str,
+    /// `None`: a service.
+    pub(in crate::router) user: Option<&'a str>,
+    /// When it registered, in milliseconds since 1970.
+    pub(in crate::router) since_ms: u64,
+    pub(in crate::router) state: State,
+}
+
+/// How a session is, as far as others choose by it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(clippy::struct_excessive_bools, reason = "independent facts, each a byte on a link")]
+pub(in crate::router) struct State {
+    pub(in crate::router) asleep: bool,
+    /// It let a request time out, and has not answered since.
+    pub(in crate::router) late: bool,
+    /// It has no connection.
+    pub(in crate::router) away: bool,
+}
+
+/// A subscription that other nodes choose.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(in crate::router) struct Subscribed<'a> {
+    pub(in crate::router) session: Id,
+    pub(in crate::router) id: u64,
+    pub(in crate::router) channel: Option<&'a str>,
+    pub(in crate::router) topic: Option<&'a str>,
+    pub(in crate::router) subtopic: Option<&'a str>,
+    /// A handler that answers, or one that does not; `None`: a subscriber.
+    pub(in crate::router) answers: Option<bool>,
+    pub(in crate::router) group: Option<&'a str>,
+}
+
+impl Subscribed<'_> {
+    pub(in crate::router) fn pattern(&self) -> Pattern {
+        let part = |part: Option<&str>| part.map(Box::from);
+        Pattern { channel: part(self.channel), topic: part(self.topic), subtopic: part(self.subtopic) }
+    }
+
+    /// The role as other nodes see it: which requests an ordered handler has is known where it is.
+    pub(in crate::router) fn role(&self) -> command::Role {
+        match self.answers {
+            Some(answers) => command::Role::Handler { answers, ordered: false, replies: Vec::new() },
+            None => command::Role::Subscriber,
+        }
+    }
+}
+
+impl Message<'_> {
+    /// Writes the message. It may hold a password.
+    pub(in crate::router) fn write(&self) -> Zeroizing<Vec<u8>> {
+        let text = match self {
+            Self::Event(event) | Self::Grouped { event, .. } | Self::Returned { event, .. } => event.text.len(),
+            Self::Request(request) => request.text.len(),
+            Self::Answer { text, .. } => text.len(),
+            Self::Snapshot { .. } | Self::Change(_) | Self::Gone(_) | Self::Failed { .. } | Self::Cancel { .. } => 0,
+        };
+        // Never grown where a text may be secret, which would leave a copy behind.
+        let buffer = Vec::with_capacity(text + ROOM);
+        Zeroizing::new(postcard::to_extend(self, buffer).unwrap_or_default())
+    }
+
+    /// Reads a message; `None` for anything else. What it borrows is in `bytes`.
+    pub(in crate::router) fn read(bytes: &[u8]) -> Option<Message<'_>> {
+        postcard::from_bytes(bytes).ok()
+    }
+}

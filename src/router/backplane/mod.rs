@@ -1,0 +1,170 @@
+//! [`Backplane`]: other nodes of a cluster, as far as routing is concerned (docs/cluster.md).
+//!
+//! A node knows what its peers announce, and tells them what it announces itself (`announce`). A session of a peer that
+//! handles requests, or is in a group, has a *stand-in* here: a session like any other, with its subscriptions in the index,
+//! whose messages leave by the link ([`Remote`]). So choosing between handlers, ending their requests when they leave and
+//! giving idempotent ones to others is the code that serves sessions of this node. A request that comes by a link has a
+//! stand-in, too, for its requester.
+//!
+//! `message` is what is said, `peer` what is known of a peer, `events` and `requests` are how both cross a link. Nothing
+//! here waits: what a link cannot take breaks it, and its peer's stand-ins end.
+
+mod acknowledged;
+mod announce;
+mod events;
+pub(super) mod message;
+mod peer;
+pub(super) mod remote;
+mod requests;
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use arc_swap::ArcSwap;
+use zeroize::Zeroizing;
+
+use crate::router::session::Session;
+use crate::router::{Application, Router};
+use announce::Announced;
+use message::Message;
+pub use peer::Lost;
+pub(super) use peer::Peer;
+
+/// What carries messages to other nodes. Messages to one node arrive in the order in which they were given, once, or the
+/// link breaks and [`Router::peer_lost`] is called. It never waits, and calls nothing of the router.
+pub trait Backplane: Send + Sync {
+    /// Gives a message to the link to a node. Returns its number on that link; `None` if there is no link.
+    fn send(&self, now: Instant, node: &str, message: Zeroizing<Vec<u8>>) -> Option<u64>;
+
+    /// Gives a snapshot to the link to a node, which begins with it.
+    fn send_snapshot(&self, now: Instant, node: &str, message: Zeroizing<Vec<u8>>);
+}
+
+/// The cluster, as one node of it knows it.
+pub(super) struct Cluster {
+    plane: Arc<dyn Backplane>,
+    /// The nodes to which there is a link, in the order of their names.
+    peers: ArcSwap<Vec<Arc<Peer>>>,
+    announced: Announced,
+}
+
+impl Cluster {
+    fn new(plane: Arc<dyn Backplane>) -> Self {
+        Self { plane, peers: ArcSwap::default(), announced: Announced::default() }
+    }
+
+    fn peer(&self, node: &str) -> Option<Arc<Peer>> {
+        let peers = self.peers.load();
+        let at = peers.binary_search_by(|peer| peer.node().cmp(node)).ok()?;
+        peers.get(at).map(Arc::clone)
+    }
+
+    fn send(&self, now: Instant, peer: &Peer, message: &Message<'_>) -> Option<u64> {
+        self.plane.send(now, peer.node(), message.write())
+    }
+}
+
+impl Router {
+    /// Makes it a node of a cluster.
+    #[must_use]
+    pub fn with_backplane(self, plane: Arc<dyn Backplane>) -> Self {
+        Self { cluster: Some(Box::new(Cluster::new(plane))), ..self }
+    }
+
+    /// A link to a node begins: it gets everything that this node announces, and nothing is announced meanwhile.
+    pub fn peer_linked(&self, now: Instant, node: &str) {
+        let Some(cluster) = &self.cluster else { return };
+        if let Some(peer) = cluster.peer(node) {
+            self.forget_peer(now, &peer);
+        }
+        cluster.peers.rcu(|peers| {
+            let mut peers: Vec<_> = peers.iter().filter(|peer| peer.node() != node).cloned().collect();
+            peers.push(Arc::new(Peer::new(node, Arc::clone(&cluster.plane))));
+            peers.sort_unstable_by(|one, other| one.node().cmp(other.node()));
+            peers
+        });
+        cluster.announced.snapshot(now, &*cluster.plane, node);
+    }
+
+    /// The link to a node is broken, or the node is lost. Its applications are reported as gone, requests that they handle end,
+    /// and requests that they asked are cancelled.
+    pub fn peer_lost(&self, now: Instant, node: &str, lost: Lost) {
+        let Some(cluster) = &self.cluster else { return };
+        let Some(peer) = cluster.peer(node) else { return };
+        cluster.peers.rcu(|peers| peers.iter().filter(|peer| peer.node() != node).cloned().collect::<Vec<_>>());
+        self.forget_peer(now, &peer);
+        self.tell_gap(now, lost);
+    }
+
+    /// Every link is lost, because this node stood still.
+    pub fn all_peers_lost(&self, now: Instant, lost: Lost) {
+        let Some(cluster) = &self.cluster else { return };
+        for peer in cluster.peers.swap(Arc::default()).iter() {
+            self.forget_peer(now, peer);
+        }
+        self.tell_gap(now, lost);
+    }
+
+    /// A node has taken every message up to this number.
+    pub fn peer_acknowledged(&self, node: &str, number: u64) {
+        if let Some(peer) = self.cluster.as_ref().and_then(|cluster| cluster.peer(node)) {
+            peer.acknowledged().reached(number);
+        }
+    }
+
+    /// A message arrived by the link to a node. Returns `false` if it is no message of a node.
+    pub fn peer_says(&self, now: Instant, node: &str, bytes: &[u8]) -> bool {
+        let Some(peer) = self.cluster.as_ref().and_then(|cluster| cluster.peer(node)) else { return true };
+        let Some(message) = Message::read(bytes) else { return false };
+        match message {
+            Message::Snapshot { changes } => self.begin_anew(now, &peer, &changes),
+            Message::Change(change) => self.changed(now, &peer, &change),
+            Message::Event(event) => self.event_from(now, &event),
+            Message::Grouped { subscription, group, event } => {
+                self.grouped_from(now, &peer, (subscription, group), &event);
+            }
+            Message::Returned { subscription, event } => self.returned_from(now, &peer, subscription, &event),
+            Message::Request(request) => self.request_from(now, &peer, &request),
+            Message::Gone(part) => self.gone_from(now, &peer, part),
+            Message::Answer { part, more, text } => self.answer_from(now, &peer, part, more, text),
+            Message::Failed { part, code, words } => self.failure_from(now, &peer, part, code, words),
+            Message::Cancel { part, late } => self.cancel_from(now, &peer, part, late),
+        }
+        true
+    }
+}
+
+impl Router {
+    /// Adds the applications of other nodes whose user `fits`, together with those of the same name that are there.
+    pub(super) fn applications_elsewhere(&self, fits: impl Fn(Option<&str>) -> bool, rows: &mut Vec<Application>) {
+        let Some(cluster) = &self.cluster else { return };
+        let before = rows.len();
+        cluster.peers.load().iter().for_each(|peer| peer.applications(&fits, rows));
+        if rows.len() > before {
+            join_rows(rows);
+        }
+    }
+}
+
+/// Makes one row of those of one application on several nodes.
+fn join_rows(rows: &mut Vec<Application>) {
+    let key = |row: &Application| (row.user.is_none(), row.user.clone(), row.source.clone());
+    rows.sort_by_cached_key(key);
+    rows.dedup_by(|later, row| {
+        let is_same = later.source == row.source && later.user == row.user;
+        if is_same {
+            row.since = row.since.min(later.since);
+            row.sessions += later.sessions;
+            row.state = row.state.livelier(later.state);
+        }
+        is_same
+    });
+}
+
+impl Session {
+    /// Returns whether it is a registered application of this node: not an adapter, not a call over HTTP, and not the stand-in
+    /// of a session elsewhere.
+    pub(in crate::router) fn is_application(&self) -> bool {
+        self.role != crate::router::session::Role::Adapter && !self.is_call() && self.remote().is_none()
+    }
+}

@@ -1,0 +1,344 @@
+//! [`Peer`]: what is known of another node.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Instant, SystemTime};
+
+use parking_lot::{Mutex, RwLock};
+
+use super::Backplane;
+use super::acknowledged::Acknowledged;
+use super::message::{Application, Change, Id, Message, Part, Sent, SentScope, State, Subscribed};
+use super::remote::Remote;
+use crate::auth::{Identity, Permission, Permissions, Principal};
+use crate::router::end::Ending;
+use crate::router::index::receivers::Receivers;
+use crate::router::index::{Listing, Subscription};
+use crate::router::outbox::OnFull;
+use crate::router::presence::{Application as Row, Change as Presence, Who};
+use crate::router::request::pending::Pending;
+use crate::router::session::{Registration, Role, Session};
+use crate::router::{ApplicationState, Outbox, Router, Scope, SessionId, SubscriptionId};
+use crate::websocket::Frame;
+use wire::{check_name, command, notice};
+
+/// How much is known of one peer at most: of its sessions, and of what else it announces. It bounds what a defect of a peer
+/// costs this node; a peer within its own limits does not reach it.
+const KNOWN_MAX: usize = 1 << 20;
+
+/// Another node to which there is a link.
+pub(in crate::router) struct Peer {
+    node: Arc<str>,
+    plane: Arc<dyn Backplane>,
+    /// Its snapshot has arrived.
+    is_known: AtomicBool,
+    wants: RwLock<Wants>,
+    sessions: Mutex<Sessions>,
+    acknowledged: Acknowledged,
+    /// The requests that its sessions asked handlers of this node.
+    asked: Mutex<HashMap<Part, Arc<Pending>>>,
+}
+
+/// The events that a peer wants.
+#[derive(Default)]
+struct Wants {
+    users: HashSet<Box<str>>,
+    /// Shared channels.
+    shared: HashSet<Box<str>>,
+    /// Channels of which it wants the events of all users.
+    all: HashSet<Box<str>>,
+}
+
+/// The sessions of a peer.
+type Sessions = BTreeMap<Id, Elsewhere>;
+
+/// A session of a peer.
+struct Elsewhere {
+    source: Arc<str>,
+    user: Option<Arc<str>>,
+    since: SystemTime,
+    state: State,
+    /// Its place among presence events.
+    number: u64,
+    /// Its stand-in, once it handles requests or is in a group.
+    stand_in: Option<Arc<Session>>,
+}
+
+/// Why the link to a peer is no longer there, and since when nothing is certain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lost {
+    /// The last time at which everything was known to arrive.
+    pub since: SystemTime,
+}
+
+impl Peer {
+    pub(super) fn new(node: &str, plane: Arc<dyn Backplane>) -> Self {
+        Self {
+            node: Arc::from(node),
+            plane,
+            is_known: AtomicBool::new(false),
+            wants: RwLock::default(),
+            sessions: Mutex::default(),
+            acknowledged: Acknowledged::default(),
+            asked: Mutex::default(),
+        }
+    }
+
+    pub(in crate::router) fn node(&self) -> &str {
+        &self.node
+    }
+
+    /// What it has taken of what this node announced.
+    pub(super) fn acknowledged(&self) -> &Acknowledged {
+        &self.acknowledged
+    }
+
+    /// Gives it a message. Returns `false` if there is no link any more.
+    pub(super) fn send(&self, now: Instant, message: &Message<'_>) -> bool {
+        self.plane.send(now, &self.node, message.write()).is_some()
+    }
+
+    /// Whether it wants an event of a channel.
+    pub(super) fn wants(&self, channel: &str, event: &Sent<'_>) -> bool {
+        let wants = self.wants.read();
+        let of = |channels: &HashSet<Box<str>>| channels.contains(channel) || channels.contains("*");
+        match event.scope {
+            SentScope::User(user) => wants.users.contains(user) || of(&wants.all),
+            SentScope::Shared(_) => of(&wants.shared),
+            SentScope::All => !wants.users.is_empty() || of(&wants.all),
+        }
+    }
+
+    /// Notes a request that one of its sessions asked a handler of this node.
+    pub(super) fn note_asked(&self, part: Part, pending: &Arc<Pending>) {
+        self.asked.lock().insert(part, Arc::clone(pending));
+    }
+
+    pub(super) fn forget_asked(&self, part: Part) -> Option<Arc<Pending>> {
+        self.asked.lock().remove(&part)
+    }
+
+    /// Its applications whose user `fits`, with every session on a row of its own.
+    pub(super) fn applications(&self, fits: impl Fn(Option<&str>) -> bool, rows: &mut Vec<Row>) {
+        let sessions = self.sessions.lock();
+        rows.extend(sessions.values().filter(|it| fits(it.user.as_deref())).map(|it| Row {
+            source: it.source.to_string(),
+            user: it.user.as_deref().map(str::to_owned),
+            since: it.since,
+            sessions: 1,
+            state: it.state.into(),
+        }));
+    }
+
+    /// The stand-in of a session that was given a request.
+    pub(super) fn stand_in(&self, session: Id) -> Option<Arc<Session>> {
+        self.sessions.lock().get(&session).and_then(|it| it.stand_in.clone())
+    }
+}
+
+impl Wants {
+    fn change(wanted: &mut HashSet<Box<str>>, name: &str, is_wanted: bool) {
+        match is_wanted {
+            false => drop(wanted.remove(name)),
+            true if wanted.len() < KNOWN_MAX => drop(wanted.insert(Box::from(name))),
+            true => {}
+        }
+    }
+}
+
+impl Router {
+    /// A peer's snapshot: what it announced before is void.
+    pub(super) fn begin_anew(&self, now: Instant, peer: &Arc<Peer>, changes: &[Change<'_>]) {
+        if peer.is_known.swap(true, Ordering::AcqRel) {
+            self.forget_peer(now, peer);
+        }
+        changes.iter().for_each(|change| self.changed(now, peer, change));
+    }
+
+    /// Forgets everything that a peer has announced: its sessions have left.
+    pub(super) fn forget_peer(&self, now: Instant, peer: &Arc<Peer>) {
+        peer.acknowledged.lost();
+        *peer.wants.write() = Wants::default();
+        let sessions = std::mem::take(&mut *peer.sessions.lock());
+        for (id, session) in sessions {
+            self.left_elsewhere(now, id, session);
+        }
+        let asked: Vec<_> = peer.asked.lock().drain().map(|(_, pending)| pending).collect();
+        for pending in asked {
+            self.withdraw(now, &pending, "the requester's node was lost");
+        }
+    }
+
+    /// A peer announces a change.
+    pub(super) fn changed(&self, now: Instant, peer: &Arc<Peer>, change: &Change<'_>) {
+        match change {
+            Change::User { user, wanted } => Wants::change(&mut peer.wants.write().users, user, *wanted),
+            Change::Channel { channel, shared, wanted } => {
+                let mut wants = peer.wants.write();
+                let channels = if *shared { &mut wants.shared } else { &mut wants.all };
+                Wants::change(channels, channel, *wanted);
+            }
+            Change::Joined(application) => self.joined_elsewhere(now, peer, application),
+            Change::Left { session } => {
+                let left = peer.sessions.lock().remove(session);
+                if let Some(left) = left {
+                    self.left_elsewhere(now, *session, left);
+                }
+            }
+            Change::State { session, state } => {
+                if let Some(session) = peer.sessions.lock().get_mut(session) {
+                    session.set_state(*state);
+                }
+            }
+            Change::Subscribed(subscribed) => self.subscribed_elsewhere(now, peer, subscribed),
+            Change::Unsubscribed { session, subscription } => {
+                if let Some(session) = peer.stand_in(*session) {
+                    let id = SubscriptionId::from_number(*subscription);
+                    self.end_stand_ins_subscription(now, &session, |it| it.id == id);
+                }
+            }
+        }
+    }
+
+    fn joined_elsewhere(&self, now: Instant, peer: &Peer, application: &Application<'_>) {
+        let Application { session, source, user, since_ms, state } = *application;
+        if check_name(source).is_err() || user.is_some_and(|user| check_name(user).is_err()) {
+            return;
+        }
+        let since = SystemTime::UNIX_EPOCH + std::time::Duration::from_millis(since_ms.min(1 << 45));
+        let number = self.ids.stamp();
+        let elsewhere =
+            Elsewhere { source: Arc::from(source), user: user.map(Arc::from), since, state, number, stand_in: None };
+        let known = (elsewhere.source.clone(), elsewhere.user.clone());
+        {
+            let mut sessions = peer.sessions.lock();
+            if sessions.len() >= KNOWN_MAX || sessions.contains_key(&session) {
+                return;
+            }
+            sessions.insert(session, elsewhere);
+        }
+        let id = SessionId::from_bytes(session);
+        let who = Who { number, id, source: &known.0, user: known.1 };
+        self.tell_presence_of(now, &who, Presence::Joined);
+    }
+
+    fn left_elsewhere(&self, now: Instant, id: Id, left: Elsewhere) {
+        if let Some(stand_in) = &left.stand_in {
+            self.end_session(now, stand_in, Ending::Lost);
+        }
+        let id = SessionId::from_bytes(id);
+        let who = Who { number: left.number, id, source: &left.source, user: left.user };
+        self.tell_presence_of(now, &who, Presence::Left);
+    }
+
+    fn subscribed_elsewhere(&self, now: Instant, peer: &Arc<Peer>, subscribed: &Subscribed<'_>) {
+        let id = SubscriptionId::from_number(subscribed.id);
+        let session = {
+            let mut sessions = peer.sessions.lock();
+            let Some(elsewhere) = sessions.get_mut(&subscribed.session) else { return };
+            match &elsewhere.stand_in {
+                Some(session) => Arc::clone(session),
+                None => {
+                    let stand_in = Arc::new(self.stand_in_of(now, peer, subscribed.session, elsewhere));
+                    elsewhere.stand_in = Some(Arc::clone(&stand_in));
+                    elsewhere.set_state(elsewhere.state);
+                    stand_in
+                }
+            }
+        };
+        let mut holds = session.holds.lock();
+        if holds.is_closed() || holds.subscriptions.len() >= KNOWN_MAX {
+            return;
+        }
+        let subscription = Arc::new(Subscription {
+            id,
+            serial: self.ids.serial(),
+            since: self.date(now),
+            session: Arc::clone(&session),
+            pattern: subscribed.pattern(),
+            role: subscribed.role(),
+            group: subscribed.group.map(Box::from),
+            // What it is given leaves by the link, not by its queue.
+            checked: AtomicBool::new(true),
+            observes: None,
+            ordered: None,
+            listing: Listing::default(),
+        });
+        holds.subscriptions.push(Arc::clone(&subscription));
+        match subscription.role {
+            command::Role::Subscriber => self.events.insert(&self.policy, &subscription),
+            command::Role::Handler { .. } => self.handlers.insert(&self.policy, &subscription),
+        }
+    }
+
+    /// Ends those subscriptions of a stand-in that fit.
+    pub(super) fn end_stand_ins_subscription(
+        &self,
+        now: Instant,
+        session: &Arc<Session>,
+        mut fits: impl FnMut(&Subscription) -> bool,
+    ) {
+        let ended: Vec<_> = session.holds.lock().subscriptions.extract_if(.., |it| fits(it)).collect();
+        ended.iter().for_each(|subscription| self.unlist(now, subscription));
+    }
+
+    fn stand_in_of(&self, now: Instant, peer: &Arc<Peer>, id: Id, elsewhere: &Elsewhere) -> Session {
+        let mut session = self.stand_in(now, &elsewhere.source, elsewhere.user.as_ref(), Remote::handler(peer, id));
+        session.id = SessionId::from_bytes(id);
+        session
+    }
+
+    /// A session that stands for one of another node. Its own node checks its rights.
+    pub(super) fn stand_in(&self, now: Instant, source: &str, user: Option<&Arc<str>>, remote: Remote) -> Session {
+        let principal = user.map_or(Principal::Service, |user| Principal::User(Arc::clone(user)));
+        let permissions = Permissions { handle: Permission::All, request: Permission::All, ..Permissions::default() };
+        let role = Role::of(&principal);
+        let registration = Registration {
+            source: source.to_owned(),
+            identity: Identity::unproved(principal, permissions),
+            echo: false,
+            address: None,
+            outbox: Outbox::refusing(),
+            will: None,
+        };
+        let mut session = self.session(now, role, registration, None);
+        session.remote = Some(Box::new(remote));
+        session
+    }
+
+    /// Tells the sessions that want to know that events may be missing.
+    pub(super) fn tell_gap(&self, now: Instant, lost: Lost) {
+        let triple = notice::triple("Cluster", "Gap");
+        let matches = self.subscribers(&self.policy.facts(&triple), Scope::Shared(None));
+        let frame = Frame::from(notice::gap(&humantime::format_rfc3339_millis(lost.since).to_string()));
+        let named = |it: &&Arc<Subscription>| it.pattern.topic.as_deref() == Some("Cluster");
+        for subscription in matches.iter().flat_map(Receivers::iter).filter(named) {
+            // A session that is ending receives nothing more.
+            subscription.session.push(now, frame.clone(), OnFull::Close).ok();
+        }
+    }
+}
+
+impl From<State> for ApplicationState {
+    fn from(state: State) -> Self {
+        match state {
+            State { away: true, .. } => Self::Away,
+            State { asleep: true, .. } => Self::Asleep,
+            State { .. } => Self::Active,
+        }
+    }
+}
+
+impl Elsewhere {
+    fn set_state(&mut self, state: State) {
+        self.state = state;
+        if let Some(session) = &self.stand_in {
+            session.set_state(if state.asleep { command::State::Asleep } else { command::State::Active });
+            session.set_missed(state.late);
+            if let Some(remote) = session.remote() {
+                remote.set_away(state.away);
+            }
+        }
+    }
+}

@@ -1,0 +1,132 @@
+//! [`Remote`]: what makes a session the stand-in of a session of another node.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use wire::Refusal;
+
+use super::message::{Id, Message, Part, Request, Sent};
+use super::peer::Peer;
+use crate::router::index::Subscription;
+use crate::router::request::Asking;
+use crate::router::request::pending::Pending;
+use crate::router::session::Session;
+use crate::websocket::Frame;
+
+/// The session of another node for which a session stands.
+pub(in crate::router) struct Remote {
+    peer: Arc<Peer>,
+    /// The session's id, which names it on every node.
+    session: Id,
+    is_away: AtomicBool,
+    /// The request of which it is the requester, if that is what it is for.
+    asks: Option<Part>,
+}
+
+impl Remote {
+    /// The stand-in of a handler, or of a member of a group.
+    pub(super) fn handler(peer: &Arc<Peer>, session: Id) -> Self {
+        Self { peer: Arc::clone(peer), session, is_away: AtomicBool::new(false), asks: None }
+    }
+
+    /// The stand-in of the requester of one request.
+    pub(super) fn requester(peer: &Arc<Peer>, part: Part) -> Self {
+        Self { asks: Some(part), ..Self::handler(peer, part.handler) }
+    }
+
+    pub(super) fn set_away(&self, is_away: bool) {
+        self.is_away.store(is_away, Ordering::Relaxed);
+    }
+
+    pub(in crate::router) fn is_away(&self) -> bool {
+        self.is_away.load(Ordering::Relaxed)
+    }
+
+    fn part(&self, pending: &Pending) -> Part {
+        Part { request: pending.id.number(), handler: self.session }
+    }
+
+    /// Gives the handler a request. Returns `false` if there is no link any more.
+    pub(in crate::router) fn request(
+        &self,
+        now: Instant,
+        (request, handler): (u64, &Subscription),
+        asking: &Asking<'_>,
+        timeout: Duration,
+    ) -> bool {
+        let asker = asking.asker();
+        self.say(
+            now,
+            &Message::Request(Request {
+                part: Part { request, handler: self.session },
+                subscription: handler.id.number(),
+                source: &asker.source,
+                asker_user: asker.user(),
+                user: asking.user(),
+                timeout_ms: u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX),
+                text: asking.text(),
+            }),
+        )
+    }
+
+    /// Tells the handler that a request of its has ended without its answer. `late`: its time limit is over.
+    pub(in crate::router) fn cancel(&self, now: Instant, pending: &Pending, late: bool) {
+        self.say(now, &Message::Cancel { part: self.part(pending), late });
+    }
+
+    /// Gives a member of a group an event. Returns `false` if there is no link any more.
+    pub(in crate::router) fn event(&self, now: Instant, member: &Subscription, event: &Sent<'_>) -> bool {
+        let Some(group) = member.group.as_deref() else { return false };
+        self.say(now, &Message::Grouped { subscription: member.id.number(), group, event: *event })
+    }
+
+    /// Passes a reply on to the requester.
+    pub(in crate::router) fn answer(&self, now: Instant, more: bool, frame: &Frame) {
+        let Some(part) = self.asks else { return };
+        // The requester's node waits no longer.
+        if !more && self.peer.forget_asked(part).is_none() {
+            return;
+        }
+        self.say(now, &Message::Answer { part, more, text: frame.text() });
+    }
+
+    /// Tells the requester's node that the request has failed.
+    pub(in crate::router) fn fail(&self, now: Instant, refusal: &Refusal) {
+        let Some(part) = self.asks else { return };
+        if self.peer.forget_asked(part).is_none() {
+            return;
+        }
+        self.say(now, &Message::Failed { part, code: refusal.code.as_str(), words: &refusal.message });
+    }
+
+    /// A handler that never answers has the request.
+    pub(in crate::router) fn delivered(&self, _now: Instant) {
+        if let Some(part) = self.asks {
+            self.peer.forget_asked(part);
+        }
+    }
+
+    /// The handler that its node chose for the request has gone.
+    pub(super) fn gone(&self, now: Instant) {
+        if let Some(part) = self.asks {
+            self.say(now, &Message::Gone(part));
+        }
+    }
+
+    /// Whether it stands for a session of this peer.
+    pub(super) fn is_at(&self, peer: &Arc<Peer>) -> bool {
+        Arc::ptr_eq(&self.peer, peer)
+    }
+
+    fn say(&self, now: Instant, message: &Message<'_>) -> bool {
+        self.peer.send(now, message)
+    }
+}
+
+impl Session {
+    /// Returns what makes it the stand-in of a session of another node.
+    pub(in crate::router) fn remote(&self) -> Option<&Remote> {
+        self.remote.as_deref()
+    }
+}
