@@ -58,6 +58,7 @@ const WITH_RESTART: &[&str] = &[
     // The file is opened at start.
     "channels.NAME.history.durable",
     "channels.NAME.retain",
+    "cluster",
     "credentials",
     // As whom the broker logs in, and where: what the org was told before would be another one's.
     "salesforce.login_url",

@@ -11,6 +11,7 @@ mod address;
 mod admin;
 mod application;
 mod changes;
+mod cluster;
 mod layers;
 
 mod recorder;
@@ -41,6 +42,7 @@ pub use address::ListenAddress;
 pub use admin::{Admin, AdminToken, May};
 pub use application::{Application, ProvedBy};
 pub use changes::{Changes, TakesEffect, takes_effect};
+pub use cluster::Cluster;
 pub use document::{Row, document, rows};
 pub(crate) use file::quoted;
 pub use history::{History, LogBounds};
@@ -108,6 +110,8 @@ pub struct Config {
     pub salesforce: Salesforce,
     /// `[requests]`
     pub requests: Requests,
+    /// `[cluster]`
+    pub cluster: Cluster,
     /// `[history]`
     pub history: History,
     /// `[limits]`
@@ -455,6 +459,7 @@ impl Default for Config {
             credentials: Credentials::default(),
             salesforce: Salesforce::default(),
             requests: Requests::default(),
+            cluster: Cluster::default(),
             history: History::default(),
             limits: Limits::default(),
             recorder: Recorder::default(),

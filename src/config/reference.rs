@@ -6,8 +6,8 @@ use std::time::Duration;
 use super::slot::{Slot, Word};
 use super::text;
 use super::{
-    AuthMode, Channel, Config, ForwardedHeader, Overflow, Publish, Scope, Store, admin, history, recorder, resume,
-    salesforce, same_user, tls,
+    AuthMode, Channel, Config, ForwardedHeader, Overflow, Publish, Scope, Store, admin, cluster, history, recorder,
+    resume, salesforce, same_user, tls,
 };
 
 /// The shortest duration that a timer keeps.
@@ -47,6 +47,7 @@ pub(crate) fn keys() -> impl Iterator<Item = &'static Key<Config>> {
         .chain(same_user::SAME_USER_KEYS)
         .chain(recorder::RECORDER_KEYS)
         .chain(resume::RESUME_KEYS)
+        .chain(cluster::CLUSTER_KEYS)
         .chain(salesforce::all_keys())
 }
 

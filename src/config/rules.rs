@@ -8,7 +8,7 @@ use super::jwt::{self, ISSUERS};
 use super::mistake::{Place, Report};
 use super::{
     Application, AuthMode, Channel, Config, ForwardedHeader, Limits, ProvedBy, Publish, SESSIONS_PER_USER, Scope,
-    admin, resume, roles, salesforce, same_user, tls,
+    admin, cluster, resume, roles, salesforce, same_user, tls,
 };
 use wire::Pattern;
 
@@ -92,6 +92,7 @@ pub(crate) fn check(config: &mut Config, places: &Places, report: &mut Report) {
     }
     tls::check(config, places, report);
     admin::check(config, places, report);
+    cluster::check(config, places, report);
     if places.written(SESSIONS_PER_USER).is_none() {
         config.limits.sessions_per_user = Limits::sessions_per_user_by(config.auth);
     }

@@ -82,6 +82,7 @@ impl Config {
         // A slot gives a place to write to, so it is asked on copies; the long list stays behind.
         let mut own = Self {
             requests: self.requests.clone(),
+            cluster: self.cluster.clone(),
             history: self.history,
             limits: self.limits.clone(),
             recorder: self.recorder,
