@@ -16,6 +16,7 @@ pub mod store;
 pub mod telemetry;
 
 pub mod auth;
+pub mod cluster;
 pub mod config;
 
 pub mod router;
