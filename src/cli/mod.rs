@@ -45,7 +45,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::config::Mistakes;
-use crate::server::BindError;
+use crate::server::{BindError, ClusterError};
 use crate::telemetry::TelemetryError;
 use admin::CallError;
 use output::Output;
@@ -103,6 +103,8 @@ enum Command {
     Top(admin::Top),
     /// List the sessions of a broker
     Sessions(admin::Sessions),
+    /// List the nodes of a cluster
+    Nodes(admin::Nodes),
     /// Close sessions
     Close(admin::Close),
     /// Say who would get a message, and why others would not
@@ -177,6 +179,7 @@ impl Exit {
             // The reader of the output has stopped, as `head` does.
             Some(error) if error.kind() == io::ErrorKind::BrokenPipe => Self::Done,
             _ if error.is::<Usage>() || error.is::<TelemetryError>() => Self::Usage,
+            _ if is_unreachable(error) => Self::Unreachable,
             _ if error.is::<Mistakes>() || error.is::<BindError>() => Self::Usage,
             _ => Self::Refused,
         }
@@ -190,6 +193,11 @@ impl Exit {
             Reconnect::DropMessage | Reconnect::NewToken | Reconnect::Stop => Self::Refused,
         }
     }
+}
+
+/// Whether the broker did not start because NATS does not answer.
+fn is_unreachable(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref(), Some(BindError::Cluster(ClusterError::Unreachable { .. })))
 }
 
 /// A mistake in the arguments, or in something that they name.
@@ -289,6 +297,7 @@ fn dispatch(command: Command, output: &mut Output) -> anyhow::Result<ExitCode> {
         Command::Health(arguments) => block_on(admin::health(arguments, output)),
         Command::Top(arguments) => block_on(admin::top(arguments, output)),
         Command::Sessions(arguments) => block_on(admin::sessions(arguments, output)),
+        Command::Nodes(arguments) => block_on(admin::nodes(arguments, output)),
         Command::Close(arguments) => block_on(admin::close(arguments, output)),
         Command::Explain(arguments) => block_on(admin::explain(arguments, output)),
         Command::Console(arguments) => block_on(admin::console(arguments, output)),

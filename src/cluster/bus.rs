@@ -45,6 +45,11 @@ impl Bus {
         beats_subject(&self.settings.name)
     }
 
+    /// Says how large a NATS message may be from now on.
+    pub fn set_largest(&mut self, bytes: usize) {
+        self.settings.largest = bytes;
+    }
+
     /// Takes a NATS message. Take all events before the next one.
     pub fn receive(&mut self, _now: Instant, _subject: Inbound, _bytes: &[u8]) {}
 

@@ -26,6 +26,9 @@ impl Config {
                 .map(|(what, addresses)| format!("{what}: {}", joined(addresses))),
         );
         lines.extend(self.admin.summary());
+        if self.cluster.is_on() {
+            lines.push(format!("cluster: {}, over {}", self.cluster.name, joined(&self.cluster.servers)));
+        }
         lines.push(format!("data: {}", self.data_dir.display()));
         if self.credentials.store == Store::Salesforce {
             lines.push(self.salesforce.summary());

@@ -65,7 +65,7 @@ impl Router {
             }
         };
         let Published { delivered: Delivered { receivers, deliveries, pressed }, exact, kept } = published;
-        let nodes = self.forward(now, &sender.source, envelope, scope.into());
+        let nodes = self.forward(&sender.source, envelope, scope.into());
         let gets_receipt = envelope.id().is_some() || sender.is_call();
         let hint = if gets_receipt && !exact && nodes.is_none_or(|nodes| nodes == 0) {
             self.hint(now, sender, envelope, scope, facts, receivers)
@@ -153,7 +153,7 @@ impl Router {
         };
         let Delivered { receivers, deliveries, pressed } = delivered;
         let sent = if is_for_all { SentScope::All } else { scope.into() };
-        let nodes = self.forward(now, &adapter.source, envelope, sent);
+        let nodes = self.forward(&adapter.source, envelope, sent);
         let receipt = Some(Receipt { receivers, hint: None, kept, nodes });
         let routed = Routed { receipt, pressed, deliveries, ..Routed::default() };
         self.observe(now, adapter, envelope, facts, (Expected::EVENT, Ok(&routed)));

@@ -103,7 +103,7 @@ impl Delivery {
     #[inline(never)]
     fn push_checked(&self, subscription: &Subscription, forms: &mut Forms<'_>) -> Result<Pressure, PushError> {
         if let Some(remote) = subscription.session.remote() {
-            let is_given = remote.event(self.now, subscription, &forms.sent());
+            let is_given = remote.event(subscription, &forms.sent());
             return if is_given { Ok(Pressure::Relieved) } else { Err(PushError::Closed) };
         }
         let content = (forms.for_receiver(subscription), Kind::Event);

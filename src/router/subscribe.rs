@@ -193,7 +193,7 @@ impl Router {
             }),
         }
         self.hints.insert(&subscription);
-        self.announce_subscription(now, &subscription);
+        self.announce_subscription(&subscription);
         drop(holds);
         self.note_subscribed(now, &subscription);
         if let command::Role::Handler { .. } = subscription.role {
@@ -330,7 +330,7 @@ impl Router {
     pub(super) fn unlist(&self, now: Instant, subscription: &Arc<Subscription>) {
         subscription.listing.end();
         self.hints.remove(subscription);
-        self.announce_end(now, subscription);
+        self.announce_end(subscription);
         match subscription.role {
             command::Role::Subscriber => self.events.remove(subscription),
             command::Role::Handler { .. } => {

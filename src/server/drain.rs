@@ -45,5 +45,8 @@ impl Broker {
         if let Some(committer) = &self.committer {
             committer.stop();
         }
+        if let Some(cluster) = &self.cluster {
+            cluster.stop();
+        }
     }
 }

@@ -44,6 +44,7 @@ impl Broker {
             ],
             runtime: runtime(&self.runtime),
             process: Process::read(),
+            cluster: self.cluster.as_ref().map(|cluster| cluster.gauges()),
             router,
             ..Gauges::default()
         }

@@ -1,6 +1,6 @@
 //! [`Server`]: listeners, the WebSocket handshake, the drain. The room that wires everything below together.
 //!
-//! `committer` writes the events of durable channels, and `history_reader` reads them. `admin` is the admin API. `listener` accepts and serves connections, `admission` counts them, `handshake` decides who may connect (`names` knows
+//! `cluster` is this node's part in a cluster. `committer` writes the events of durable channels, and `history_reader` reads them. `admin` is the admin API. `listener` accepts and serves connections, `admission` counts them, `handshake` decides who may connect (`names` knows
 //! hosts and origins, `same_user` operating-system users, `tokens` where a token may be, `upgrade` RFC 6455), `forwarded` reads
 //! the header of a proxy, `refusal` is what it answers then, `over_http` takes messages without a WebSocket (`problem` is an error
 //! for programs), `gauges` is what metrics say of the present, `doctor` finds what keeps a page in a browser away, `drain` ends
@@ -12,6 +12,7 @@
 
 mod admin;
 mod admission;
+mod cluster;
 mod committer;
 pub mod doctor;
 mod drain;
@@ -56,6 +57,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+pub use self::cluster::ClusterError;
 pub use self::forwarded::client_address;
 pub use self::inherited::{InheritError, Inherited};
 pub use self::reload::{How, ReloadError, Reloaded, Reloader};
@@ -65,6 +67,7 @@ pub use crate::router::explain;
 
 use self::admin::{NotOpened, OwnToken};
 use self::admission::ConnectionLimit;
+use self::cluster::{Cluster, Unjoined};
 use self::committer::Committer;
 use self::listener::Descriptors;
 use self::listeners::{Listeners, SocketFiles};
@@ -121,6 +124,9 @@ pub enum BindError {
     /// A handler in the process could not be started.
     #[error(transparent)]
     Adapter(#[from] AdapterError),
+    /// This node cannot join its cluster.
+    #[error(transparent)]
+    Cluster(#[from] ClusterError),
     /// A socket of the service manager has no place.
     #[error(transparent)]
     Inherit(#[from] InheritError),
@@ -162,6 +168,8 @@ struct Broker {
     tasks: TaskTracker,
     /// Writes the events of durable channels, if there are such channels.
     committer: Option<Committer>,
+    /// The other nodes, if it is a node of a cluster.
+    cluster: Option<Cluster>,
     adapters: Adapters,
     /// The handlers in this process, which end after the sessions whose requests they answer.
     handlers: TaskTracker,
@@ -222,15 +230,22 @@ impl Server {
         router.declare(adapters.declared(&config));
         let router = router.with_metrics(Arc::clone(&metrics)).with_recorder(Arc::clone(&recorder));
         let (router, committing) = adapters.open_history(now, calendar(), router, &config)?;
+        let unjoined = config.cluster.is_on().then(|| Unjoined::open(&config)).transpose()?;
+        let router = match &unjoined {
+            Some(unjoined) => router.with_backplane(unjoined.backplane()),
+            None => router,
+        };
         let settings = Settings::new(config.limits.clone()).with_audit(adapters.audit());
         let settings = settings.with_metrics(Arc::clone(&metrics));
         let router = Arc::new(router);
         let committer = committing.map(|it| it.start(&router, &config)).transpose().map_err(AdapterError::from)?;
+        let cluster = unjoined.map(|it| it.join(&router)).transpose()?;
         let broker = Broker {
             router,
             metrics,
             dumps: Arc::new(Dumps::new(recorder, &config.data_dir)),
             committer,
+            cluster,
             in_force: Replaceable::new(in_force),
             config: Mutex::new(config),
             connections: Arc::new(ConnectionLimit::new(&settings.limits(), settings.unregistered().clone())),

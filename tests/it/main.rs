@@ -24,6 +24,7 @@ mod browser;
 mod certificates;
 mod cli;
 mod client;
+mod cluster;
 mod config;
 mod credentials;
 mod javascript;

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::SystemTime;
 
 use parking_lot::Mutex;
 use smallvec::SmallVec;
@@ -94,14 +94,14 @@ fn wants_of(policy: &Policy, subscription: &Subscription) -> Wants {
 
 impl Announced {
     /// Tells a peer everything.
-    pub(super) fn snapshot(&self, now: Instant, plane: &dyn Backplane, node: &str) {
+    pub(super) fn snapshot(&self, plane: &dyn Backplane, node: &str) {
         let current = self.0.lock();
         let wanted = current.wanted.keys().map(|want| want.change(true));
         let sessions = current.sessions.values().map(|session| Change::Joined(application(session)));
         // Sessions come before their subscriptions.
         let chosen = current.chosen.values().map(|it| Change::Subscribed(subscribed(it)));
         let changes = wanted.chain(sessions).chain(chosen).collect();
-        plane.send_snapshot(now, node, Message::Snapshot { changes }.write());
+        plane.send_snapshot(node, Message::Snapshot { changes }.write());
     }
 }
 
@@ -138,10 +138,10 @@ fn subscribed(subscription: &Subscription) -> Subscribed<'_> {
 
 impl Cluster {
     /// Tells every peer a change. `by`: the session that is told only then that it is in force.
-    fn tell_all(&self, now: Instant, by: Option<&Arc<Session>>, change: Change<'_>) {
+    fn tell_all(&self, by: Option<&Arc<Session>>, change: Change<'_>) {
         let message = Message::Change(change);
         for peer in self.peers.load().iter() {
-            let number = self.send(now, peer, &message);
+            let number = self.send(peer, &message);
             if let (Some(number), Some(session)) = (number, by) {
                 peer.acknowledged().wait(number, session);
             }
@@ -151,37 +151,37 @@ impl Cluster {
 
 impl Router {
     /// A session registered: `joined`, or has ended.
-    pub(in crate::router) fn announce_session(&self, now: Instant, session: &Arc<Session>, joined: bool) {
+    pub(in crate::router) fn announce_session(&self, session: &Arc<Session>, joined: bool) {
         let Some(cluster) = &self.cluster else { return };
         let mut current = cluster.announced.0.lock();
         if joined {
             current.sessions.insert(session.number, Arc::clone(session));
-            cluster.tell_all(now, Some(session), Change::Joined(application(session)));
+            cluster.tell_all(Some(session), Change::Joined(application(session)));
         } else if current.sessions.remove(&session.number).is_some() {
-            cluster.tell_all(now, None, Change::Left { session: *session.id.as_bytes() });
+            cluster.tell_all(None, Change::Left { session: *session.id.as_bytes() });
         }
     }
 
     /// How a session is has changed. `is_answered`: the session waits for a reply.
-    pub(in crate::router) fn announce_state(&self, now: Instant, session: &Arc<Session>, is_answered: bool) {
+    pub(in crate::router) fn announce_state(&self, session: &Arc<Session>, is_answered: bool) {
         let Some(cluster) = &self.cluster else { return };
         let current = cluster.announced.0.lock();
         if current.sessions.contains_key(&session.number) {
             let session_id = *session.id.as_bytes();
             let by = is_answered.then_some(session);
-            cluster.tell_all(now, by, Change::State { session: session_id, state: state_of(session) });
+            cluster.tell_all(by, Change::State { session: session_id, state: state_of(session) });
         }
     }
 
     /// A subscription of this node is in the index.
-    pub(in crate::router) fn announce_subscription(&self, now: Instant, subscription: &Arc<Subscription>) {
+    pub(in crate::router) fn announce_subscription(&self, subscription: &Arc<Subscription>) {
         let Some(cluster) = &self.cluster else { return };
         let is_chosen = subscription.is_handler() || subscription.group.is_some();
         if is_chosen && subscription.session.is_application() {
             let mut current = cluster.announced.0.lock();
             current.chosen.insert(subscription.id, Arc::clone(subscription));
             let by = Some(&subscription.session);
-            return cluster.tell_all(now, by, Change::Subscribed(subscribed(subscription)));
+            return cluster.tell_all(by, Change::Subscribed(subscribed(subscription)));
         }
         let wants = wants_of(&self.policy, subscription);
         if wants.is_empty() {
@@ -192,20 +192,19 @@ impl Router {
             let count = current.wanted.entry(want.clone()).or_default();
             *count += 1;
             if *count == 1 {
-                cluster.tell_all(now, Some(&subscription.session), want.change(true));
+                cluster.tell_all(Some(&subscription.session), want.change(true));
             }
         }
         current.of_subscriptions.insert(subscription.id, wants);
     }
 
     /// A subscription has ended.
-    pub(in crate::router) fn announce_end(&self, now: Instant, subscription: &Subscription) {
+    pub(in crate::router) fn announce_end(&self, subscription: &Subscription) {
         let Some(cluster) = &self.cluster else { return };
         let mut current = cluster.announced.0.lock();
         if current.chosen.remove(&subscription.id).is_some() {
             let session = *subscription.session.id.as_bytes();
             return cluster.tell_all(
-                now,
                 Some(&subscription.session),
                 Change::Unsubscribed { session, subscription: subscription.id.number() },
             );
@@ -215,7 +214,7 @@ impl Router {
             *count -= 1;
             if *count == 0 {
                 current.wanted.remove(&want);
-                cluster.tell_all(now, Some(&subscription.session), want.change(false));
+                cluster.tell_all(Some(&subscription.session), want.change(false));
             }
         }
     }

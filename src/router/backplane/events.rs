@@ -36,22 +36,21 @@ impl Router {
     #[inline]
     pub(in crate::router) fn forward(
         &self,
-        now: Instant,
         source: &str,
         envelope: &Envelope<'_>,
         scope: SentScope<'_>,
     ) -> Option<usize> {
         self.cluster.as_ref()?;
-        Some(self.forward_to_peers(now, source, envelope, scope))
+        Some(self.forward_to_peers(source, envelope, scope))
     }
 
     #[cold]
-    fn forward_to_peers(&self, now: Instant, source: &str, envelope: &Envelope<'_>, scope: SentScope<'_>) -> usize {
+    fn forward_to_peers(&self, source: &str, envelope: &Envelope<'_>, scope: SentScope<'_>) -> usize {
         let Some(cluster) = &self.cluster else { return 0 };
         let event = Sent { source, scope, text: envelope.text() };
         let peers = cluster.peers.load();
         let wanting = peers.iter().filter(|peer| peer.wants(&envelope.triple().channel, &event));
-        wanting.filter(|peer| cluster.send(now, peer, &Message::Event(event)).is_some()).count()
+        wanting.filter(|peer| cluster.send(peer, &Message::Event(event)).is_some()).count()
     }
 
     /// An event of a peer, for the sessions here that match it.
@@ -92,7 +91,7 @@ impl Router {
         members.sort_by_key(|member| member.id != chosen);
         let is_taken = members.into_iter().any(|member| delivery.push(member, &mut forms));
         if !is_taken {
-            peer.send(now, &Message::Returned { subscription, event: *event });
+            peer.send(&Message::Returned { subscription, event: *event });
         }
     }
 

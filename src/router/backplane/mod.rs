@@ -34,10 +34,10 @@ pub(super) use peer::Peer;
 /// link breaks and [`Router::peer_lost`] is called. It never waits, and calls nothing of the router.
 pub trait Backplane: Send + Sync {
     /// Gives a message to the link to a node. Returns its number on that link; `None` if there is no link.
-    fn send(&self, now: Instant, node: &str, message: Zeroizing<Vec<u8>>) -> Option<u64>;
+    fn send(&self, node: &str, message: Zeroizing<Vec<u8>>) -> Option<u64>;
 
     /// Gives a snapshot to the link to a node, which begins with it.
-    fn send_snapshot(&self, now: Instant, node: &str, message: Zeroizing<Vec<u8>>);
+    fn send_snapshot(&self, node: &str, message: Zeroizing<Vec<u8>>);
 }
 
 /// The cluster, as one node of it knows it.
@@ -59,8 +59,8 @@ impl Cluster {
         peers.get(at).map(Arc::clone)
     }
 
-    fn send(&self, now: Instant, peer: &Peer, message: &Message<'_>) -> Option<u64> {
-        self.plane.send(now, peer.node(), message.write())
+    fn send(&self, peer: &Peer, message: &Message<'_>) -> Option<u64> {
+        self.plane.send(peer.node(), message.write())
     }
 }
 
@@ -83,7 +83,7 @@ impl Router {
             peers.sort_unstable_by(|one, other| one.node().cmp(other.node()));
             peers
         });
-        cluster.announced.snapshot(now, &*cluster.plane, node);
+        cluster.announced.snapshot(&*cluster.plane, node);
     }
 
     /// The link to a node is broken, or the node is lost. Its applications are reported as gone, requests that they handle end,

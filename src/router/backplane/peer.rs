@@ -35,6 +35,8 @@ pub(in crate::router) struct Peer {
     is_known: AtomicBool,
     wants: RwLock<Wants>,
     sessions: Mutex<Sessions>,
+    /// The stand-ins of sessions that have left, until their node has said what became of their requests.
+    leaving: Mutex<BTreeMap<Id, Arc<Session>>>,
     acknowledged: Acknowledged,
     /// The requests that its sessions asked handlers of this node.
     asked: Mutex<HashMap<Part, Arc<Pending>>>,
@@ -80,6 +82,7 @@ impl Peer {
             is_known: AtomicBool::new(false),
             wants: RwLock::default(),
             sessions: Mutex::default(),
+            leaving: Mutex::default(),
             acknowledged: Acknowledged::default(),
             asked: Mutex::default(),
         }
@@ -95,8 +98,8 @@ impl Peer {
     }
 
     /// Gives it a message. Returns `false` if there is no link any more.
-    pub(super) fn send(&self, now: Instant, message: &Message<'_>) -> bool {
-        self.plane.send(now, &self.node, message.write()).is_some()
+    pub(super) fn send(&self, message: &Message<'_>) -> bool {
+        self.plane.send(&self.node, message.write()).is_some()
     }
 
     /// Whether it wants an event of a channel.
@@ -133,7 +136,8 @@ impl Peer {
 
     /// The stand-in of a session that was given a request.
     pub(super) fn stand_in(&self, session: Id) -> Option<Arc<Session>> {
-        self.sessions.lock().get(&session).and_then(|it| it.stand_in.clone())
+        let present = self.sessions.lock().get(&session).and_then(|it| it.stand_in.clone());
+        present.or_else(|| self.leaving.lock().get(&session).cloned())
     }
 }
 
@@ -162,7 +166,14 @@ impl Router {
         *peer.wants.write() = Wants::default();
         let sessions = std::mem::take(&mut *peer.sessions.lock());
         for (id, session) in sessions {
-            self.left_elsewhere(now, id, session);
+            if let Some(stand_in) = &session.stand_in {
+                self.end_session(now, stand_in, Ending::Lost);
+            }
+            self.tell_left(now, id, session);
+        }
+        let leaving = std::mem::take(&mut *peer.leaving.lock());
+        for stand_in in leaving.into_values() {
+            self.end_session(now, &stand_in, Ending::Lost);
         }
         let asked: Vec<_> = peer.asked.lock().drain().map(|(_, pending)| pending).collect();
         for pending in asked {
@@ -183,7 +194,7 @@ impl Router {
             Change::Left { session } => {
                 let left = peer.sessions.lock().remove(session);
                 if let Some(left) = left {
-                    self.left_elsewhere(now, *session, left);
+                    self.left_elsewhere(now, peer, *session, left);
                 }
             }
             Change::State { session, state } => {
@@ -223,10 +234,20 @@ impl Router {
         self.tell_presence_of(now, &who, Presence::Joined);
     }
 
-    fn left_elsewhere(&self, now: Instant, id: Id, left: Elsewhere) {
+    /// A session of a peer has ended. Its node has yet to say what became of the requests that it was given.
+    fn left_elsewhere(&self, now: Instant, peer: &Peer, id: Id, left: Elsewhere) {
         if let Some(stand_in) = &left.stand_in {
-            self.end_session(now, stand_in, Ending::Lost);
+            self.end_stand_ins_subscription(now, stand_in, |_| true);
+            let mut leaving = peer.leaving.lock();
+            leaving.retain(|_, session| session.busy() > 0);
+            if stand_in.busy() > 0 {
+                leaving.insert(id, Arc::clone(stand_in));
+            }
         }
+        self.tell_left(now, id, left);
+    }
+
+    fn tell_left(&self, now: Instant, id: Id, left: Elsewhere) {
         let id = SessionId::from_bytes(id);
         let who = Who { number: left.number, id, source: &left.source, user: left.user };
         self.tell_presence_of(now, &who, Presence::Left);
@@ -266,6 +287,7 @@ impl Router {
             listing: Listing::default(),
         });
         holds.subscriptions.push(Arc::clone(&subscription));
+        self.hints.insert(&subscription);
         match subscription.role {
             command::Role::Subscriber => self.events.insert(&self.policy, &subscription),
             command::Role::Handler { .. } => self.handlers.insert(&self.policy, &subscription),

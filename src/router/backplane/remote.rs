@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use wire::Refusal;
 
@@ -50,67 +50,63 @@ impl Remote {
     /// Gives the handler a request. Returns `false` if there is no link any more.
     pub(in crate::router) fn request(
         &self,
-        now: Instant,
         (request, handler): (u64, &Subscription),
         asking: &Asking<'_>,
         timeout: Duration,
     ) -> bool {
         let asker = asking.asker();
-        self.say(
-            now,
-            &Message::Request(Request {
-                part: Part { request, handler: self.session },
-                subscription: handler.id.number(),
-                source: &asker.source,
-                asker_user: asker.user(),
-                user: asking.user(),
-                timeout_ms: u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX),
-                text: asking.text(),
-            }),
-        )
+        self.say(&Message::Request(Request {
+            part: Part { request, handler: self.session },
+            subscription: handler.id.number(),
+            source: &asker.source,
+            asker_user: asker.user(),
+            user: asking.user(),
+            timeout_ms: u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX),
+            text: asking.text(),
+        }))
     }
 
     /// Tells the handler that a request of its has ended without its answer. `late`: its time limit is over.
-    pub(in crate::router) fn cancel(&self, now: Instant, pending: &Pending, late: bool) {
-        self.say(now, &Message::Cancel { part: self.part(pending), late });
+    pub(in crate::router) fn cancel(&self, pending: &Pending, late: bool) {
+        self.say(&Message::Cancel { part: self.part(pending), late });
     }
 
     /// Gives a member of a group an event. Returns `false` if there is no link any more.
-    pub(in crate::router) fn event(&self, now: Instant, member: &Subscription, event: &Sent<'_>) -> bool {
+    pub(in crate::router) fn event(&self, member: &Subscription, event: &Sent<'_>) -> bool {
         let Some(group) = member.group.as_deref() else { return false };
-        self.say(now, &Message::Grouped { subscription: member.id.number(), group, event: *event })
+        self.say(&Message::Grouped { subscription: member.id.number(), group, event: *event })
     }
 
     /// Passes a reply on to the requester.
-    pub(in crate::router) fn answer(&self, now: Instant, more: bool, frame: &Frame) {
+    pub(in crate::router) fn answer(&self, more: bool, frame: &Frame) {
         let Some(part) = self.asks else { return };
         // The requester's node waits no longer.
         if !more && self.peer.forget_asked(part).is_none() {
             return;
         }
-        self.say(now, &Message::Answer { part, more, text: frame.text() });
+        self.say(&Message::Answer { part, more, text: frame.text() });
     }
 
     /// Tells the requester's node that the request has failed.
-    pub(in crate::router) fn fail(&self, now: Instant, refusal: &Refusal) {
+    pub(in crate::router) fn fail(&self, refusal: &Refusal) {
         let Some(part) = self.asks else { return };
         if self.peer.forget_asked(part).is_none() {
             return;
         }
-        self.say(now, &Message::Failed { part, code: refusal.code.as_str(), words: &refusal.message });
+        self.say(&Message::Failed { part, code: refusal.code.as_str(), words: &refusal.message });
     }
 
     /// A handler that never answers has the request.
-    pub(in crate::router) fn delivered(&self, _now: Instant) {
+    pub(in crate::router) fn delivered(&self) {
         if let Some(part) = self.asks {
             self.peer.forget_asked(part);
         }
     }
 
     /// The handler that its node chose for the request has gone.
-    pub(super) fn gone(&self, now: Instant) {
+    pub(super) fn gone(&self) {
         if let Some(part) = self.asks {
-            self.say(now, &Message::Gone(part));
+            self.say(&Message::Gone(part));
         }
     }
 
@@ -119,8 +115,8 @@ impl Remote {
         Arc::ptr_eq(&self.peer, peer)
     }
 
-    fn say(&self, now: Instant, message: &Message<'_>) -> bool {
-        self.peer.send(now, message)
+    fn say(&self, message: &Message<'_>) -> bool {
+        self.peer.send(message)
     }
 }
 

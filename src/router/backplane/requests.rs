@@ -28,7 +28,7 @@ impl Router {
         if !self.take_request(now, peer, &asker, request)
             && let Some(remote) = asker.remote()
         {
-            remote.gone(now);
+            remote.gone();
         }
     }
 
@@ -52,7 +52,7 @@ impl Router {
         if handler.takes_commands() {
             let given = self.command(now, &asking, &handler).is_ok();
             if given && let Some(remote) = asker.remote() {
-                remote.delivered(now);
+                remote.delivered();
             }
             return given;
         }

@@ -324,13 +324,13 @@ impl Router {
     /// `Broker/Application/SetState`
     pub fn set_state(&self, now: Instant, session: &Arc<Session>, state: State) {
         session.set_state(state);
-        self.announce_state(now, session, true);
+        self.announce_state(session, true);
         self.note(now, session, What::State(state.as_str()));
     }
 
     /// Tells the subscribers that a session has joined or left. A service concerns every user.
     pub(super) fn tell_presence(&self, now: Instant, session: &Arc<Session>, change: Change) {
-        self.announce_session(now, session, change == Change::Joined);
+        self.announce_session(session, change == Change::Joined);
         let who = Who { number: session.number, id: session.id, source: &session.source, user: user_of(session) };
         self.tell_presence_of(now, &who, change);
     }

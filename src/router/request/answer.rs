@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use crate::router::index::Subscription;
 use crate::router::outbox::{End, OnFull, Pressure};
-use crate::router::request::away::tell_away;
+use crate::router::request::away::{push_cancelled, tell_away};
 use crate::router::request::door::failure_of;
 use crate::router::request::pending::{Event, KeptText, Outcome, Pending, State};
 use crate::router::request::{Asking, words};
@@ -32,7 +32,7 @@ impl Router {
             }
         }
         // It is late, but alive: it is chosen again like the others.
-        self.note_missed(now, session, false);
+        self.note_missed(session, false);
         if let Some(id) = id.filter(|_| !envelope.more())
             && session.turns.settle(&self.requests, id)
         {
@@ -54,7 +54,7 @@ impl Router {
             .turns
             .pending(id)
             .and_then(|pending| self.answer_with(now, session, &pending, envelope.more(), replied(envelope, &pending)));
-        self.note_missed(now, session, false);
+        self.note_missed(session, false);
         if !envelope.more() && session.turns.settle(&self.requests, id) {
             self.serve_turns(now, session);
         }
@@ -76,7 +76,7 @@ impl Router {
             let mut push = || {
                 let Some(frame) = frame.take() else { return };
                 if let Some(remote) = pending.asker.remote() {
-                    remote.answer(now, more, &frame);
+                    remote.answer(more, &frame);
                     deliveries = 1;
                     return;
                 }
@@ -113,7 +113,7 @@ impl Router {
             }
             _ => return None,
         }
-        self.note_missed(now, session, false);
+        self.note_missed(session, false);
         let mut routed = Routed { secret: pending.secret, deliveries, ..Routed::default() };
         routed.note_pressure(&pending.asker, pressure);
         Some(routed)
@@ -158,12 +158,12 @@ impl Router {
         match &before {
             State::Given(handler) => {
                 let session = &handler.session;
-                self.note_missed(now, session, true);
+                self.note_missed(session, true);
                 if let Some(door) = session.door() {
                     door.withdraw(pending.id, &refusal);
                 }
                 match session.remote() {
-                    Some(remote) => remote.cancel(now, pending, true),
+                    Some(remote) => remote.cancel(pending, true),
                     None => tell_away(now, session, pending),
                 }
                 self.tell_failure(now, pending, &session.source, &refusal);
@@ -178,11 +178,11 @@ impl Router {
     }
 
     /// Notes whether a session has let a request time out and not answered since.
-    fn note_missed(&self, now: Instant, session: &Arc<Session>, missed: bool) {
+    fn note_missed(&self, session: &Arc<Session>, missed: bool) {
         let before = session.has_missed();
         session.set_missed(missed);
         if missed != before {
-            self.announce_state(now, session, false);
+            self.announce_state(session, false);
         }
     }
 
@@ -238,7 +238,7 @@ impl Router {
     pub(in crate::router) fn complete(&self, now: Instant, pending: &Pending, routed: &Routed) {
         self.count_later(pending, routed.deliveries);
         if let (Some(_), Some(remote)) = (&routed.receipt, pending.asker.remote()) {
-            remote.delivered(now);
+            remote.delivered();
         } else if let (Some(receipt), Some(call)) = (&routed.receipt, pending.asker.call()) {
             call.delivered(receipt.receivers);
         } else if let (Some(receipt), Some(id)) = (&routed.receipt, &pending.asker_id) {
@@ -314,11 +314,9 @@ impl Router {
         if let State::Given(handler) = &before {
             let session = &handler.session;
             match (session.door(), session.remote()) {
-                (_, Some(remote)) => remote.cancel(now, pending, false),
+                (_, Some(remote)) => remote.cancel(pending, false),
                 (Some(door), None) => door.withdraw(pending.id, &Refusal::new(ErrorCode::RequestCancelled, why)),
-                (None, None) => {
-                    drop(session.push(now, notice::cancelled(pending.id.text().as_ref()).into(), OnFull::Close))
-                }
+                (None, None) => push_cancelled(now, session, pending),
             }
         }
         self.turn_is_free(now, &before);
@@ -338,7 +336,7 @@ impl Router {
 /// Sends the requester the failure of its request, or of a gather as a whole.
 fn fail(now: Instant, pending: &Pending, refusal: &Refusal) {
     if let Some(remote) = pending.asker.remote() {
-        return remote.fail(now, refusal);
+        return remote.fail(refusal);
     }
     match pending.asker.call() {
         Some(call) => call.refused(refusal.clone()),

@@ -77,6 +77,7 @@ pub(in crate::router) fn tell_away(now: Instant, session: &Session, pending: &Pe
     }
 }
 
-fn push_cancelled(now: Instant, session: &Session, pending: &Pending) {
+/// Tells a handler that a request of its has ended without its answer.
+pub(in crate::router) fn push_cancelled(now: Instant, session: &Session, pending: &Pending) {
     session.push(now, notice::cancelled(pending.id.text().as_ref()).into(), OnFull::Close).ok();
 }

@@ -308,7 +308,7 @@ impl Router {
         };
         let pushed = match (session.door(), session.remote()) {
             (_, Some(remote)) => {
-                let is_given = remote.request(now, (pending.id.number(), handler), asking, remaining);
+                let is_given = remote.request((pending.id.number(), handler), asking, remaining);
                 if is_given { Ok(Pressure::Relieved) } else { Err(Giving::Bounced) }
             }
             (Some(door), None) => {
@@ -359,7 +359,7 @@ impl Router {
     ) -> Result<Pressure, PushError> {
         let id = self.ids.request(self.ids.serial());
         let pressure = match handler.session.remote() {
-            Some(remote) if remote.request(now, (id.number(), handler), asking, asking.timeout) => Pressure::Relieved,
+            Some(remote) if remote.request((id.number(), handler), asking, asking.timeout) => Pressure::Relieved,
             Some(_) => return Err(PushError::Closed),
             None => self.push_request(now, asking, handler, asking.frame(id, asking.timeout))?,
         };

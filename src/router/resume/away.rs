@@ -111,7 +111,7 @@ impl Router {
         session.outbox().go_away(now, self.watch(session));
         drop(line);
         self.note(now, session, What::State("away"));
-        self.announce_state(now, session, false);
+        self.announce_state(session, false);
         self.requests.wake_before(until);
         // Nothing is held back for a session that is away.
         session.release_presence(now);

@@ -387,7 +387,7 @@ impl Router {
         let resumption = Resumption::Resumed { ticket, replayed, received: line.received, allowances: line.allowance };
         drop(line);
         self.note(now, &session, What::Resumed);
-        self.announce_state(now, &session, true);
+        self.announce_state(&session, true);
         Ok(Attempt::Resumed(Registered { session: Arc::clone(&session), attachment, resumption }))
     }
 

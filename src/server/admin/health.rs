@@ -104,8 +104,7 @@ impl Admin {
         let warns = [
             ("history", broker.committer.as_ref().is_none_or(|committer| !committer.is_failing())),
             ("audit", !broker.adapters.audit().is_failing()),
-            // There are no clusters yet.
-            ("nats", true),
+            ("nats", broker.cluster.as_ref().is_none_or(|cluster| cluster.is_well())),
             ("certificate", certificate),
             ("salesforce", broker.adapters.salesforce_is_called()),
         ];

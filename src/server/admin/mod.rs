@@ -12,6 +12,7 @@
 mod access;
 mod acts;
 mod close;
+mod cluster;
 mod config;
 mod console;
 mod doctor;
@@ -78,6 +79,7 @@ fn calls() -> Vec<(Right, UtoipaMethodRouter<Shared>)> {
         (Right::ReadOrSameUser, routes!(metrics::metrics)),
         (Right::Read, routes!(info::info)),
         (Right::Read, routes!(stats::stats)),
+        (Right::Read, routes!(cluster::cluster)),
         (Right::Read, routes!(config::config)),
         (Right::Read, routes!(lists::applications)),
         (Right::Read, routes!(lists::sessions)),

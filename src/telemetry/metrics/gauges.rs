@@ -27,6 +27,8 @@ pub struct Gauges {
     pub certificates: Vec<(CertificateOf, SystemTime)>,
     /// What is known of Salesforce, if the broker uses it.
     pub salesforce: Option<SalesforceGauges>,
+    /// The cluster, if the broker is a node of one.
+    pub cluster: Option<ClusterGauges>,
     /// The requests that wait for each adapter.
     pub adapters_waiting: Vec<(String, usize)>,
     /// The records that the audit log has.
@@ -104,6 +106,31 @@ pub struct LogGauges {
     pub entries: usize,
     /// The memory that they use, in bytes.
     pub bytes: usize,
+}
+
+/// What a node knows of its cluster.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ClusterGauges {
+    /// NATS is connected.
+    pub is_connected: bool,
+    /// Nodes to which there is a link, with this one.
+    pub nodes: usize,
+    /// What all of them have not acknowledged.
+    pub window_bytes: usize,
+    /// Messages of links: in, out.
+    pub messages: [u64; 2],
+    /// Bytes given to NATS and taken from it: in, out.
+    pub bytes: [u64; 2],
+    /// How often NATS was connected again.
+    pub reconnects: u64,
+    /// Links that broke.
+    pub links_broken: u64,
+    /// Nodes that were lost.
+    pub nodes_lost: u64,
+    /// Parts of messages that were sent again.
+    pub resent: u64,
+    /// NATS messages that did not open.
+    pub unopened: u64,
 }
 
 /// What is known of Salesforce.

@@ -30,7 +30,8 @@ pub use accept::{Format, accepts_gzip};
 pub use counters::{Counters, Histogram, NamedCounters};
 pub use exposition::{compress, encode};
 pub use gauges::{
-    Connections, Gauges, LogGauges, OrgGauges, RouterGauges, RuntimeGauges, SalesforceCalls, SalesforceGauges,
+    ClusterGauges, Connections, Gauges, LogGauges, OrgGauges, RouterGauges, RuntimeGauges, SalesforceCalls,
+    SalesforceGauges,
 };
 pub use label::{Label, Labels};
 pub use names::{Names, OTHER};
@@ -39,10 +40,10 @@ pub use reference::reference;
 pub use totals::Totals;
 pub use traffic::{ChannelPlace, Traffic};
 pub use values::{
-    AuthOutcome, CertificateOf, Check, ClosedBy, ClosedWith, ConnectionState, Durable, EnvelopeKind, EvictedFor,
-    HandlerKind, ListenerKind, PauseReason, RecoveryOutcome, RefusedFor, RegistrationOutcome, ReloadOutcome,
-    RequestOutcome, ResumeOutcome, SalesforceOperation, SalesforceOutcome, SessionKind, SessionState, SlowFor,
-    StatusClass, StoredFile, SubscriptionRole, TlsOutcome,
+    AuthOutcome, CertificateOf, Check, ClosedBy, ClosedWith, ConnectionState, Direction, Durable, EnvelopeKind,
+    EvictedFor, HandlerKind, ListenerKind, PauseReason, RecoveryOutcome, RefusedFor, RegistrationOutcome,
+    ReloadOutcome, RequestOutcome, ResumeOutcome, SalesforceOperation, SalesforceOutcome, SessionKind, SessionState,
+    SlowFor, StatusClass, StoredFile, SubscriptionRole, TlsOutcome,
 };
 
 /// The configured channels that have counters of their own.

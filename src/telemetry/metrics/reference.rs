@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::family::{Family, Kind, Value};
-use super::gauges::{Gauges, OrgGauges, SalesforceCalls, SalesforceGauges};
+use super::gauges::{ClusterGauges, Gauges, OrgGauges, SalesforceCalls, SalesforceGauges};
 use super::process::Process;
 use super::values::{CertificateOf, StoredFile};
 use super::{CHANNELS_MAX, ISSUERS_MAX, Metrics};
@@ -94,6 +94,7 @@ pub(super) fn everything() -> Gauges {
         storage_bytes: [StoredFile::History, StoredFile::Credentials, StoredFile::Audit].map(|file| (file, 0)).into(),
         keys_fetched: vec![("corp".to_owned(), at)],
         certificates: [CertificateOf::Server, CertificateOf::ClientCa].map(|of| (of, at)).into(),
+        cluster: Some(ClusterGauges::default()),
         salesforce: Some(SalesforceGauges {
             calls: Arc::new(SalesforceCalls::default()),
             org: Some(OrgGauges { is_breaker_open: false, token_issued: Some(at), api_calls: Some((0, 0)) }),

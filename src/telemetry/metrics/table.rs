@@ -5,10 +5,10 @@ use std::time::{Duration, SystemTime};
 use super::Metrics;
 use super::counters::seconds;
 use super::family::{Families, Family};
-use super::gauges::{Gauges, LogGauges, RouterGauges, SalesforceGauges};
+use super::gauges::{ClusterGauges, Gauges, LogGauges, RouterGauges, SalesforceGauges};
 use super::label::{Label, Labels};
 use super::process::Process;
-use super::values::{Check, ConnectionState, Durable, SessionKind, SessionState, SubscriptionRole};
+use super::values::{Check, ConnectionState, Direction, Durable, SessionKind, SessionState, SubscriptionRole};
 
 /// Upper bounds of buckets, of which each histogram uses a part.
 const BOUNDS: &[Duration] = &[
@@ -51,6 +51,9 @@ impl Metrics {
         self.identity(&mut all, gauges);
         if let Some(gauges) = &gauges.salesforce {
             salesforce(&mut all, gauges);
+        }
+        if let Some(gauges) = &gauges.cluster {
+            cluster(&mut all, gauges);
         }
         self.operation(&mut all, gauges);
         runtime(&mut all, gauges);
@@ -305,6 +308,24 @@ fn salesforce(all: &mut Families, gauges: &SalesforceGauges) {
         );
         all.number("switchboard_salesforce_api_calls_limit", "API calls that the org has in 24 hours", limit);
     }
+}
+
+fn cluster(all: &mut Families, now: &ClusterGauges) {
+    all.number("switchboard_cluster_connected", "1 if NATS is connected", now.is_connected);
+    all.number("switchboard_cluster_nodes", "Nodes to which there is a link, with this one", now.nodes);
+    let by_direction = |[received, sent]: [u64; 2]| [(label(Direction::In), received), (label(Direction::Out), sent)];
+    all.counter("switchboard_cluster_messages", "Messages between nodes", by_direction(now.messages));
+    all.counter("switchboard_cluster_bytes", "Bytes taken from NATS and given to it", by_direction(now.bytes));
+    all.count("switchboard_cluster_reconnects", "How often NATS was connected again", now.reconnects);
+    all.count("switchboard_cluster_nodes_lost", "Nodes that were lost", now.nodes_lost);
+    all.count("switchboard_cluster_links_broken", "Links to other nodes that broke", now.links_broken);
+    all.count("switchboard_cluster_resent", "Parts of messages that were sent to other nodes again", now.resent);
+    all.number(
+        "switchboard_cluster_window_bytes",
+        "What other nodes were sent and have not acknowledged",
+        now.window_bytes,
+    );
+    all.count("switchboard_cluster_messages_unopened", "Messages of NATS that no key of this node opens", now.unopened);
 }
 
 fn runtime(all: &mut Families, gauges: &Gauges) {

@@ -59,6 +59,13 @@ labels! {
         /// Salesforce is not kept away by a breaker.
         Salesforce = "salesforce",
     }
+    /// Where messages between nodes go.
+    Direction "direction" {
+        /// To this node.
+        In = "in",
+        /// From this node.
+        Out = "out",
+    }
     /// How far a connection is.
     ConnectionState "state" {
         /// It has not been upgraded.

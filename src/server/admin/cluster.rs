@@ -1,0 +1,112 @@
+//! `GET /v1/cluster`: the nodes of the cluster, as this one knows them.
+
+use axum::extract::State;
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::Shared;
+use super::request::Answer;
+use crate::cluster::PeerState;
+use crate::server::cluster::{PeerRow, View};
+
+/// The cluster, as this node knows it.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Nodes {
+    /// The name of the cluster; `null` if this broker is in none.
+    cluster: Option<String>,
+    /// The broker that was asked.
+    node: String,
+    /// Its incarnation, which is new at each start and after each pause.
+    incarnation: Option<String>,
+    /// The NATS server to which it is connected; `null` if there is none.
+    nats: Option<String>,
+    /// It does not receive its own beats.
+    cut_off: bool,
+    /// The version of the link protocol that is spoken.
+    version: Option<u8>,
+    /// The other nodes, by name.
+    nodes: Vec<Node>,
+}
+
+/// Another node.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+struct Node {
+    node: String,
+    incarnation: String,
+    #[schema(inline)]
+    state: NodeState,
+    /// It accepts sessions.
+    live: bool,
+    /// How long ago something of it arrived, in milliseconds.
+    last_heard_ms: u64,
+    /// What it has been sent and has not acknowledged, in bytes.
+    window_bytes: usize,
+    /// The lowest and the highest version of the link protocol that it speaks.
+    versions: [u8; 2],
+}
+
+/// How the link to a node is.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+enum NodeState {
+    /// There is a link.
+    Linked,
+    /// There is a link, and what the node announces is awaited.
+    Joining,
+    /// The link broke and begins anew.
+    Broken,
+    /// Nothing was heard of the node.
+    Lost,
+}
+
+impl From<PeerState> for NodeState {
+    fn from(state: PeerState) -> Self {
+        match state {
+            PeerState::Linked => Self::Linked,
+            PeerState::Joining => Self::Joining,
+            PeerState::Broken => Self::Broken,
+            PeerState::Lost => Self::Lost,
+        }
+    }
+}
+
+impl From<PeerRow> for Node {
+    fn from(peer: PeerRow) -> Self {
+        Self {
+            node: peer.node,
+            incarnation: peer.incarnation.to_string(),
+            state: peer.state.into(),
+            live: peer.live,
+            last_heard_ms: u64::try_from(peer.silent_for.as_millis()).unwrap_or(u64::MAX),
+            window_bytes: peer.window_bytes,
+            versions: [peer.versions.lowest, peer.versions.highest],
+        }
+    }
+}
+
+/// List the nodes of the cluster
+#[utoipa::path(get, path = "/v1/cluster", responses((status = 200, description = "The nodes.", body = Nodes)))]
+pub(super) async fn cluster(State(shared): State<Shared>) -> Answer<Nodes> {
+    Answer(match shared.broker.cluster.as_ref().map(|cluster| cluster.view()) {
+        None => Nodes {
+            cluster: None,
+            node: shared.node.to_string(),
+            incarnation: None,
+            nats: None,
+            cut_off: false,
+            version: None,
+            nodes: Vec::new(),
+        },
+        Some(View { name, node, incarnation, nats, is_cut_off, version, peers }) => Nodes {
+            cluster: Some(name),
+            node,
+            incarnation: Some(incarnation.to_string()),
+            nats,
+            cut_off: is_cut_off,
+            version: Some(version),
+            nodes: peers.into_iter().map(Node::from).collect(),
+        },
+    })
+}

@@ -1,0 +1,219 @@
+//! [`Cluster`]: this node's part in a cluster (docs/cluster.md). A thread of its own talks to NATS, so that a busy broker
+//! does not let its beats wait.
+//!
+//! `nats` connects, and is the only place that waits for NATS. `plane` has the links, which the router gives messages to.
+//! `joining` is the start of a node, until it may accept sessions; `digest` is what has to be the same on all nodes, `clock`
+//! a clock that does not stop while the machine sleeps.
+
+mod clock;
+mod digest;
+mod joining;
+mod nats;
+mod plane;
+
+use std::io;
+use std::sync::{Arc, mpsc};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, SystemTime};
+
+use parking_lot::Mutex;
+use tokio::runtime::Builder;
+use tokio_util::sync::CancellationToken;
+
+use crate::cluster::{Incarnation, Keys, KeysError, NodeId, PeerState, Versions};
+use crate::config::{self, Config};
+use crate::router::{Backplane, Router};
+use crate::store::read_secret;
+use crate::telemetry::metrics::ClusterGauges;
+use plane::Plane;
+
+/// How long NATS may take to be reached at start.
+pub(super) const NATS_WAIT: Duration = Duration::from_secs(10);
+
+/// How long the end of the broker waits for the last messages to be acknowledged.
+const LAST_MESSAGES: Duration = Duration::from_secs(2);
+
+/// Why a node cannot join its cluster.
+#[derive(Debug, thiserror::Error)]
+pub enum ClusterError {
+    /// NATS cannot be reached, or accepts no login.
+    #[error("no NATS server of cluster.servers can be used ({servers}): {error}")]
+    Unreachable {
+        /// The servers that were tried.
+        servers: String,
+        /// What went wrong last.
+        error: String,
+    },
+    /// The configuration is not that of the other nodes, or a file of it cannot be used.
+    #[error("{0}")]
+    Refused(String),
+    /// The system started no thread.
+    #[error("the thread of the cluster could not be started")]
+    Thread(#[from] io::Error),
+}
+
+impl From<KeysError> for ClusterError {
+    fn from(error: KeysError) -> Self {
+        Self::Refused(format!("cluster.key_file: {error}"))
+    }
+}
+
+/// This node's part in a cluster.
+pub(super) struct Cluster {
+    plane: Arc<Plane>,
+    stop: CancellationToken,
+    thread: Mutex<Option<JoinHandle<()>>>,
+    name: String,
+}
+
+/// The cluster as operators see it.
+pub(super) struct View {
+    /// `cluster.name`
+    pub(super) name: String,
+    /// This node's name.
+    pub(super) node: String,
+    /// This node's incarnation.
+    pub(super) incarnation: Incarnation,
+    /// Whether NATS is connected, and the server that is.
+    pub(super) nats: Option<String>,
+    /// Whether this node receives its own beats.
+    pub(super) is_cut_off: bool,
+    /// The version of the link protocol that is spoken.
+    pub(super) version: u8,
+    /// The other nodes, by name.
+    pub(super) peers: Vec<PeerRow>,
+}
+
+/// Another node.
+pub(super) struct PeerRow {
+    pub(super) node: String,
+    pub(super) incarnation: Incarnation,
+    pub(super) state: PeerState,
+    pub(super) live: bool,
+    /// How long ago something of it arrived.
+    pub(super) silent_for: Duration,
+    pub(super) window_bytes: usize,
+    pub(super) versions: Versions,
+}
+
+/// A node that is not connected yet.
+pub(super) struct Unjoined {
+    plane: Arc<Plane>,
+    settings: config::Cluster,
+}
+
+impl Unjoined {
+    /// Reads the key file, and makes the links. Blocks on the disk.
+    ///
+    /// # Errors
+    /// [`ClusterError::Refused`].
+    pub(super) fn open(config: &Config) -> Result<Self, ClusterError> {
+        let settings = config.cluster.clone();
+        let keys = read_keys(&settings)?;
+        let node = NodeId::new(&match settings.node.is_empty() {
+            true => own_name(),
+            false => settings.node.clone(),
+        });
+        let node = node.ok_or_else(|| ClusterError::Refused("cluster.node is not a name".to_owned()))?;
+        let plane = Plane::new(&settings, node, keys, digest::of(config));
+        Ok(Self { plane: Arc::new(plane), settings })
+    }
+
+    /// What the router gives messages for other nodes to.
+    pub(super) fn backplane(&self) -> Arc<dyn Backplane> {
+        Arc::clone(&self.plane) as _
+    }
+
+    /// Connects, and waits until this node knows what every live one announces. Blocks for some seconds.
+    ///
+    /// # Errors
+    /// [`ClusterError`].
+    pub(super) fn join(self, router: &Arc<Router>) -> Result<Cluster, ClusterError> {
+        let Self { plane, settings } = self;
+        let stop = CancellationToken::new();
+        let name = settings.name.clone();
+        let (joined, outcome) = mpsc::sync_channel(1);
+        let thread = {
+            let (plane, router, stop) = (Arc::clone(&plane), Arc::clone(router), stop.clone());
+            let run = move || match Builder::new_current_thread().enable_all().build() {
+                Ok(runtime) => runtime.block_on(nats::run(&settings, &plane, &router, &stop, &joined)),
+                Err(error) => drop(joined.send(Err(ClusterError::Thread(error)))),
+            };
+            thread::Builder::new().name("cluster".to_owned()).spawn(run)?
+        };
+        let cluster = Cluster { plane, stop, thread: Mutex::new(Some(thread)), name };
+        match outcome.recv() {
+            Ok(Ok(())) => Ok(cluster),
+            Ok(Err(error)) => Err(error),
+            Err(_) => Err(ClusterError::Refused("the thread of the cluster has ended".to_owned())),
+        }
+    }
+}
+
+impl Cluster {
+    /// The cluster, as operators see it.
+    pub(super) fn view(&self) -> View {
+        self.plane.view(&self.name)
+    }
+
+    /// Whether NATS is connected, and this node receives its own beats.
+    pub(super) fn is_well(&self) -> bool {
+        self.plane.is_well()
+    }
+
+    /// What metrics show of the cluster.
+    pub(super) fn gauges(&self) -> ClusterGauges {
+        self.plane.gauges()
+    }
+
+    /// Leaves the cluster, when what was sent is acknowledged. Blocks, but not for long.
+    pub(super) fn stop(&self) {
+        let until = self.plane.now() + LAST_MESSAGES;
+        while self.plane.has_unacknowledged() && self.plane.now() < until {
+            thread::sleep(Duration::from_millis(5));
+        }
+        self.stop.cancel();
+        if let Some(thread) = self.thread.lock().take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the thread of the cluster has failed");
+        }
+    }
+}
+
+fn read_keys(settings: &config::Cluster) -> Result<Keys, ClusterError> {
+    let file =
+        settings.key_file.as_deref().ok_or_else(|| ClusterError::Refused("cluster.key_file is missing".into()))?;
+    let text = read_secret(file)
+        .map_err(|error| ClusterError::Refused(format!("cluster.key_file: {}: {error}", file.display())))?;
+    Ok(Keys::parse(&text)?)
+}
+
+/// The host's name up to a dot, and a random part: several brokers can run on one host.
+fn own_name() -> String {
+    let host = host_name();
+    let plain: String =
+        host.split('.').next().unwrap_or_default().chars().filter(|it| is_plain(*it)).take(50).collect();
+    let random = hex::encode(rand::random::<[u8; 3]>());
+    if plain.is_empty() { format!("node-{random}") } else { format!("{plain}-{random}") }
+}
+
+fn is_plain(character: char) -> bool {
+    character.is_ascii_alphanumeric() || matches!(character, '-' | '_')
+}
+
+#[cfg(unix)]
+fn host_name() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
+
+#[cfg(not(unix))]
+fn host_name() -> String {
+    std::env::var("COMPUTERNAME").unwrap_or_default()
+}
+
+/// The time of day, `ago` before now.
+#[expect(clippy::disallowed_methods, reason = "the calendar enters here")]
+fn date(ago: Duration) -> SystemTime {
+    SystemTime::now() - ago
+}

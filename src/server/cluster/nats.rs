@@ -1,0 +1,335 @@
+//! The connection to NATS: the only place of a node that waits for it.
+
+use std::sync::Arc;
+use std::sync::mpsc::SyncSender;
+use std::time::{Duration, Instant};
+
+use async_nats::{Client, ConnectOptions, Event, Message, ServerAddr, SubscribeError, Subscriber};
+use futures_util::{FutureExt, StreamExt};
+use tokio::sync::mpsc;
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+
+use super::joining::Joining;
+use super::plane::Plane;
+use super::{ClusterError, NATS_WAIT, date};
+use crate::cluster::{BusEvent, Inbound, Incarnation, Outbound};
+use crate::config;
+use crate::router::{Lost, Router};
+use crate::store::read_secret;
+
+/// How often a node pings its NATS server: two missed pings end the connection, so a frozen server is noticed after 2.2 s.
+const PING: Duration = Duration::from_secs(1);
+
+/// How long the library waits before it connects again.
+const RECONNECT: Duration = Duration::from_millis(250);
+
+/// Messages of a subscription that the library keeps. What it drops beyond that, links send again.
+const SUBSCRIPTION_MAX: usize = 16_384;
+
+/// How long the library may take to accept a message. What it does not accept, the link sends again.
+const PUBLISH_WAIT: Duration = Duration::from_millis(200);
+
+/// A timer that waits for nothing.
+const IDLE: Duration = Duration::from_secs(1);
+
+/// How many messages are handled before the other direction has its turn.
+const TURN: usize = 256;
+
+/// Connects, joins the cluster, says so, and serves the links until `stop`.
+pub(super) async fn run(
+    settings: &config::Cluster,
+    plane: &Plane,
+    router: &Arc<Router>,
+    stop: &CancellationToken,
+    joined: &SyncSender<Result<(), ClusterError>>,
+) {
+    let (changes, changed) = mpsc::channel(64);
+    let outcome = match connect(settings, plane, changes).await {
+        Ok(client) => match Node::subscribe(client, plane, router, changed).await {
+            Ok(node) => node.serve(stop, joined).await,
+            Err(error) => Err(unreachable(settings, &error)),
+        },
+        Err(error) => Err(error),
+    };
+    if let Err(error) = outcome {
+        // Nobody listens any more after the start.
+        joined.send(Err(error)).ok();
+    }
+}
+
+fn unreachable(settings: &config::Cluster, error: &dyn std::fmt::Display) -> ClusterError {
+    ClusterError::Unreachable { servers: settings.servers.join(", "), error: error.to_string() }
+}
+
+/// Whether NATS is connected now.
+enum Change {
+    Connected,
+    Disconnected,
+}
+
+async fn connect(
+    settings: &config::Cluster,
+    plane: &Plane,
+    changes: mpsc::Sender<Change>,
+) -> Result<Client, ClusterError> {
+    let servers: Vec<ServerAddr> = settings.servers.iter().filter_map(|server| server.parse().ok()).collect();
+    let options = ConnectOptions::new()
+        .name(format!("switchboard {}", plane.node()))
+        .ping_interval(PING)
+        .connection_timeout(Duration::from_secs(2))
+        .subscription_capacity(SUBSCRIPTION_MAX)
+        .retain_servers_order()
+        .ignore_discovered_servers()
+        .reconnect_delay_callback(|_| RECONNECT)
+        .event_callback(move |event| {
+            let changes = changes.clone();
+            async move {
+                let change = match event {
+                    Event::Connected => Change::Connected,
+                    Event::Disconnected | Event::Closed => Change::Disconnected,
+                    other => return tracing::debug!(event = %other, "NATS says something"),
+                };
+                changes.send(change).await.ok();
+            }
+        });
+    let options = with_tls(settings, with_proof(settings, options).await?);
+    // Until NATS is there, or the time is over.
+    let attempts = async {
+        let mut last = String::new();
+        let until = tokio::time::Instant::now() + NATS_WAIT;
+        loop {
+            match timeout(NATS_WAIT, options.clone().connect(&servers[..])).await {
+                Ok(Ok(client)) => return Ok(client),
+                Ok(Err(error)) => last = error.to_string(),
+                Err(_) if last.is_empty() => "no answer".clone_into(&mut last),
+                Err(_) => {}
+            }
+            if tokio::time::Instant::now() >= until {
+                return Err(unreachable(settings, &last));
+            }
+            sleep(RECONNECT).await;
+        }
+    };
+    attempts.await
+}
+
+/// The options with what proves to NATS who this node is. The library keeps these secrets in plain texts of its own.
+async fn with_proof(settings: &config::Cluster, options: ConnectOptions) -> Result<ConnectOptions, ClusterError> {
+    let read = |key: &str, path: &std::path::Path| {
+        read_secret(path).map_err(|error| ClusterError::Refused(format!("{key}: {}: {error}", path.display())))
+    };
+    if let Some(path) = &settings.credentials_file {
+        let options = options.credentials_file(path).await;
+        return options
+            .map_err(|error| ClusterError::Refused(format!("cluster.credentials_file: {}: {error}", path.display())));
+    }
+    if let Some(path) = &settings.token_file {
+        return Ok(options.token(read("cluster.token_file", path)?.trim().to_owned()));
+    }
+    if let Some(path) = &settings.nkey_seed_file {
+        return Ok(options.nkey(read("cluster.nkey_seed_file", path)?.trim().to_owned()));
+    }
+    if let Some(path) = &settings.user_file {
+        let text = read("cluster.user_file", path)?;
+        let mut lines = text.lines();
+        return match (lines.next(), lines.next()) {
+            (Some(user), Some(password)) => Ok(options.user_and_password(user.to_owned(), password.to_owned())),
+            _ => Err(ClusterError::Refused(format!(
+                "cluster.user_file: {}: must hold two lines, user and password",
+                path.display()
+            ))),
+        };
+    }
+    Ok(options)
+}
+
+fn with_tls(settings: &config::Cluster, mut options: ConnectOptions) -> ConnectOptions {
+    if let Some(path) = &settings.ca_file {
+        options = options.add_root_certificates(path.clone());
+    }
+    if let (Some(certificate), Some(key)) = (&settings.certificate_file, &settings.certificate_key_file) {
+        options = options.add_client_certificate(certificate.clone(), key.clone());
+    }
+    options
+}
+
+/// This node, connected.
+struct Node<'a> {
+    client: Client,
+    plane: &'a Plane,
+    router: &'a Arc<Router>,
+    changed: mpsc::Receiver<Change>,
+    beats: Subscriber,
+    own: Subscriber,
+    /// The incarnation whose messages `own` brings.
+    incarnation: Incarnation,
+}
+
+/// What one turn of the loop brought.
+enum Turn {
+    /// Something from NATS, and on which subscription.
+    Arrived(Inbound, Option<Message>),
+    Changed(Option<Change>),
+    Woken,
+    Due,
+    Stop,
+}
+
+impl<'a> Node<'a> {
+    async fn subscribe(
+        client: Client,
+        plane: &'a Plane,
+        router: &'a Arc<Router>,
+        changed: mpsc::Receiver<Change>,
+    ) -> Result<Self, SubscribeError> {
+        plane.set_largest(client.max_payload());
+        let (own, beats, incarnation) = plane.subjects();
+        let (beats, own) = (client.subscribe(beats).await?, client.subscribe(own).await?);
+        let node = Self { client, plane, router, changed, beats, own, incarnation };
+        node.connected();
+        Ok(node)
+    }
+
+    /// Serves the links, also while this node joins.
+    async fn serve(
+        mut self,
+        stop: &CancellationToken,
+        joined: &SyncSender<Result<(), ClusterError>>,
+    ) -> Result<(), ClusterError> {
+        let mut joining = Some(Joining::new(self.plane));
+        loop {
+            let turn = self.turn(stop, joining.as_ref()).await;
+            match turn {
+                Turn::Stop => return Ok(()),
+                Turn::Arrived(_, None) | Turn::Changed(None) => return Ok(self.ended()),
+                Turn::Arrived(from, Some(message)) => self.arrived(from, &message),
+                Turn::Changed(Some(Change::Connected)) => self.connected(),
+                Turn::Changed(Some(Change::Disconnected)) => self.plane.set_connected(None),
+                Turn::Woken | Turn::Due => {}
+            }
+            // What has arrived already comes before the timers: it may be what they wait for.
+            self.plane.timeout();
+            while let Some(event) = self.plane.event() {
+                if let Some(why) = joining.as_ref().and_then(|joining| joining.look(self.plane, &event)) {
+                    return Err(why);
+                }
+                self.happened(event).await;
+            }
+            self.transmit().await;
+            if let Some(starting) = &joining
+                && starting.is_over(self.plane)?
+            {
+                joining = None;
+                self.plane.say_live();
+                joined.send(Ok(())).ok();
+            }
+        }
+    }
+
+    async fn turn(&mut self, stop: &CancellationToken, joining: Option<&Joining>) -> Turn {
+        let due = self.plane.sleep().unwrap_or(IDLE);
+        let due = joining.map_or(due, |joining| joining.sleep(self.plane).min(due));
+        let own = Inbound::Node(self.incarnation);
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => Turn::Stop,
+            change = self.changed.recv() => Turn::Changed(change),
+            message = self.beats.next() => Turn::Arrived(Inbound::Beats, message),
+            message = self.own.next() => Turn::Arrived(own, message),
+            () = self.plane.woken() => Turn::Woken,
+            () = sleep(due) => Turn::Due,
+        }
+    }
+
+    /// Takes a message, and others that are there already.
+    fn arrived(&mut self, from: Inbound, message: &Message) {
+        self.plane.receive(from, &message.payload);
+        let own = Inbound::Node(self.incarnation);
+        for (from, subscriber) in [(Inbound::Beats, &mut self.beats), (own, &mut self.own)] {
+            for _ in 0..TURN {
+                match subscriber.next().now_or_never() {
+                    Some(Some(message)) => self.plane.receive(from, &message.payload),
+                    Some(None) | None => break,
+                }
+            }
+        }
+    }
+
+    /// Gives NATS what there is to send.
+    async fn transmit(&self) {
+        for _ in 0..TURN {
+            let Some(Outbound { subject, payload }) = self.plane.transmit() else { return };
+            match timeout(PUBLISH_WAIT, self.client.publish(subject, payload.into())).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::warn!(%error, "NATS did not take a message, which is sent again"),
+                Err(_) => return tracing::debug!("NATS takes no messages"),
+            }
+        }
+        // The rest follows after what has arrived.
+        self.plane.wake();
+    }
+
+    fn connected(&self) {
+        let info = self.client.server_info();
+        let server = format!("{}:{}", info.host, info.port);
+        tracing::info!(server = info.server_name, address = server, "NATS is connected");
+        self.plane.set_connected(Some(info.server_name));
+    }
+
+    /// The library gave up, which it never does by itself.
+    fn ended(&self) {
+        self.plane.set_connected(None);
+        tracing::error!("the connection to NATS has ended for good; restart this node");
+    }
+
+    async fn happened(&mut self, event: BusEvent) {
+        let (plane, router) = (self.plane, self.router);
+        let now = tokio::time::Instant::now().into_std();
+        let lost = |since: Instant| Lost { since: date(plane.now().saturating_duration_since(since)) };
+        match event {
+            BusEvent::PeerFound { node, incarnation, .. } => {
+                tracing::info!(%node, %incarnation, "found another node of the cluster");
+            }
+            BusEvent::PeerChanged { node, live, .. } => tracing::debug!(%node, live, "another node has changed"),
+            BusEvent::SnapshotWanted { node } => router.peer_linked(now, node.as_str()),
+            BusEvent::Snapshot { node, message } | BusEvent::Message { node, message } => {
+                if !router.peer_says(now, node.as_str(), &message) {
+                    tracing::warn!(%node, "another node sent what this one does not understand");
+                }
+            }
+            BusEvent::Acknowledged { node, number } => router.peer_acknowledged(node.as_str(), number.0),
+            BusEvent::Broken { node, why, since } => {
+                tracing::warn!(%node, ?why, "the link to another node is broken: what was under way is lost");
+                router.peer_lost(now, node.as_str(), lost(since));
+            }
+            BusEvent::Lost { node, why, since } => {
+                tracing::warn!(%node, ?why, "another node is lost");
+                router.peer_lost(now, node.as_str(), lost(since));
+            }
+            BusEvent::Paused { since } => {
+                tracing::warn!("this node stood still for a while: it begins anew with all others");
+                router.all_peers_lost(now, lost(since));
+                self.subscribe_again().await;
+            }
+            BusEvent::CutOff => {
+                tracing::error!("this node is cut off from the cluster: it does not receive its own beats");
+                plane.set_cut_off(true);
+            }
+            BusEvent::Restored => {
+                tracing::info!("this node receives its own beats again");
+                plane.set_cut_off(false);
+            }
+            BusEvent::Refused(refusal) => tracing::error!(?refusal, "this node is refused by the cluster"),
+        }
+    }
+
+    /// Listens to the subject of a new incarnation.
+    async fn subscribe_again(&mut self) {
+        let (own, _, incarnation) = self.plane.subjects();
+        match self.client.subscribe(own).await {
+            Ok(subscriber) => (self.own, self.incarnation) = (subscriber, incarnation),
+            Err(error) => tracing::error!(%error, "NATS refuses a subscription; restart this node"),
+        }
+    }
+}

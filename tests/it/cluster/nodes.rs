@@ -1,0 +1,152 @@
+//! [`Nodes`]: several routers with links between them that deliver when the test says so.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+
+use parking_lot::Mutex;
+use serde_json::Value;
+use switchboard::config::Config;
+use switchboard::router::{Backplane, Ids, Lost, Policy, Router, Session};
+use zeroize::Zeroizing;
+
+use crate::support::core::Core;
+
+/// What is under way between nodes: from, to, and what.
+type UnderWay = Arc<Mutex<VecDeque<(usize, usize, Packet)>>>;
+
+enum Packet {
+    Snapshot(Vec<u8>),
+    Message(u64, Vec<u8>),
+}
+
+/// The links of one node.
+struct Links {
+    node: usize,
+    numbers: Mutex<Vec<u64>>,
+    /// The nodes to which there is a link.
+    up: Mutex<Vec<bool>>,
+    under_way: UnderWay,
+}
+
+impl Backplane for Links {
+    fn send(&self, node: &str, message: Zeroizing<Vec<u8>>) -> Option<u64> {
+        let to = number(node);
+        if !self.up.lock()[to] {
+            return None;
+        }
+        let number = {
+            let mut numbers = self.numbers.lock();
+            numbers[to] += 1;
+            numbers[to]
+        };
+        self.under_way.lock().push_back((self.node, to, Packet::Message(number, message.to_vec())));
+        Some(number)
+    }
+
+    fn send_snapshot(&self, node: &str, message: Zeroizing<Vec<u8>>) {
+        let to = number(node);
+        self.up.lock()[to] = true;
+        self.under_way.lock().push_back((self.node, to, Packet::Snapshot(message.to_vec())));
+    }
+}
+
+fn name(node: usize) -> String {
+    format!("node-{node}")
+}
+
+fn number(node: &str) -> usize {
+    node.strip_prefix("node-").unwrap().parse().unwrap()
+}
+
+/// Routers that know each other.
+pub(super) struct Nodes {
+    nodes: Vec<Core>,
+    links: Vec<Arc<Links>>,
+    under_way: UnderWay,
+}
+
+impl Nodes {
+    /// This many routers, which are linked.
+    #[expect(clippy::disallowed_methods, reason = "where the clock begins does not matter")]
+    pub(super) fn new(count: usize, config: &Config) -> Self {
+        let (now, under_way) = (Instant::now(), UnderWay::default());
+        let links: Vec<_> = (0..count)
+            .map(|node| {
+                let (numbers, up) = (Mutex::new(vec![0; count]), Mutex::new(vec![false; count]));
+                Arc::new(Links { node, numbers, up, under_way: Arc::clone(&under_way) })
+            })
+            .collect();
+        let core = |node: &Arc<Links>| {
+            let ids = Ids::seeded(node.node as u64 + 1);
+            let router = Router::new(now, SystemTime::UNIX_EPOCH, Policy::new(config), ids, Vec::new());
+            Core { router: router.with_backplane(Arc::clone(node) as _), now }
+        };
+        let nodes = Self { nodes: links.iter().map(core).collect(), links, under_way };
+        for one in 0..count {
+            for other in (0..count).filter(|other| *other != one) {
+                nodes.nodes[one].router.peer_linked(now, &name(other));
+            }
+        }
+        nodes.settle();
+        nodes
+    }
+
+    pub(super) fn node(&self, node: usize) -> &Core {
+        &self.nodes[node]
+    }
+
+    /// Delivers and acknowledges everything that is under way, and what follows from it.
+    pub(super) fn settle(&self) {
+        while self.deliver_one() {}
+    }
+
+    /// Delivers and acknowledges the next message. Returns whether there was one.
+    pub(super) fn deliver_one(&self) -> bool {
+        let Some((from, to, packet)) = self.under_way.lock().pop_front() else { return false };
+        let Core { router, now } = &self.nodes[to];
+        match packet {
+            Packet::Snapshot(bytes) => assert!(router.peer_says(*now, &name(from), &bytes)),
+            Packet::Message(number, bytes) => {
+                assert!(router.peer_says(*now, &name(from), &bytes));
+                self.nodes[from].router.peer_acknowledged(&name(to), number);
+            }
+        }
+        true
+    }
+
+    /// Loses the links between a node and all others, with what is under way.
+    pub(super) fn lose(&self, node: usize) {
+        self.under_way.lock().retain(|(from, to, _)| *from != node && *to != node);
+        for other in (0..self.nodes.len()).filter(|other| *other != node) {
+            for (one, other) in [(node, other), (other, node)] {
+                self.links[one].up.lock()[other] = false;
+                let Core { router, now } = &self.nodes[one];
+                router.peer_lost(*now, &name(other), Lost { since: SystemTime::UNIX_EPOCH });
+            }
+        }
+    }
+
+    /// Links a node with all others again.
+    pub(super) fn find(&self, node: usize) {
+        for other in (0..self.nodes.len()).filter(|other| *other != node) {
+            for (one, other) in [(node, other), (other, node)] {
+                let Core { router, now } = &self.nodes[one];
+                router.peer_linked(*now, &name(other));
+            }
+        }
+        self.settle();
+    }
+
+    /// Sends a text from a session of a node, and delivers what follows. Returns the code if it was refused.
+    pub(super) fn send(&self, node: usize, session: &Arc<Session>, text: &str) -> Result<(), &'static str> {
+        let sent = self.nodes[node].send(session, text).map(drop).map_err(|denied| denied.refusal.code.as_str());
+        self.settle();
+        sent
+    }
+
+    /// What waits for a session of a node.
+    pub(super) fn take(&self, node: usize, session: &Session) -> Vec<Value> {
+        self.nodes[node].take(session)
+    }
+}

@@ -1,0 +1,136 @@
+//! Real NATS servers, and brokers that are nodes of a cluster on them.
+
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::time::Duration;
+
+use tempfile::TempDir;
+use tokio::process::{Child, Command};
+
+use crate::support::programs::python;
+use crate::support::{Broker, within};
+
+/// The key of a cluster.
+pub(super) const KEY: &str = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f";
+
+/// NATS servers that know each other.
+pub(super) struct Servers {
+    servers: Vec<Server>,
+    program: PathBuf,
+    folder: TempDir,
+}
+
+struct Server {
+    child: Child,
+    port: u16,
+    config: PathBuf,
+}
+
+/// A port that is free now. The servers have to know each other's before they start.
+fn free_port() -> u16 {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()
+}
+
+impl Servers {
+    /// This many servers. `None`: this machine has no Python, with whose packages nats-server is installed.
+    pub(super) async fn start(count: usize) -> Option<Self> {
+        let program = python().await?.parent().unwrap().join("nats-server");
+        assert!(program.exists(), "no nats-server in target/python: run ./test, which installs it");
+        let folder = tempfile::tempdir().unwrap();
+        let key = folder.path().join("key");
+        std::fs::write(&key, KEY).unwrap();
+        std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o600)).unwrap();
+        let (ports, routes): (Vec<_>, Vec<_>) = (0..count).map(|_| (free_port(), free_port())).unzip();
+        let all: Vec<_> = routes.iter().map(|port| format!("nats-route://127.0.0.1:{port}")).collect();
+        let mut servers = Self { servers: Vec::new(), program, folder };
+        for (number, port) in ports.into_iter().enumerate() {
+            let (name, route, routes) = (format!("nats-{number}"), routes[number], all.join(", "));
+            let config = servers.folder.path().join(format!("{name}.conf"));
+            let cluster = match count {
+                1 => String::new(),
+                _ => format!(
+                    "cluster {{ name: test, listen: \"127.0.0.1:{route}\", routes: [{routes}], ping_interval: \"1s\", \
+                     ping_max: 2 }}\n"
+                ),
+            };
+            let text = format!(
+                "server_name: {name}\nlisten: \"127.0.0.1:{port}\"\nping_interval: \"1s\"\nping_max: 2\n{cluster}"
+            );
+            std::fs::write(&config, text).unwrap();
+            let child = servers.spawn(&config);
+            servers.servers.push(Server { child, port, config });
+        }
+        for server in &servers.servers {
+            server.answers().await;
+        }
+        Some(servers)
+    }
+
+    fn spawn(&self, config: &PathBuf) -> Child {
+        let mut command = Command::new(&self.program);
+        command.arg("-c").arg(config).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        command.kill_on_drop(true).spawn().unwrap()
+    }
+
+    /// Ends a server at once.
+    pub(super) async fn kill(&mut self, server: usize) {
+        self.servers[server].child.kill().await.unwrap();
+    }
+
+    /// Starts a server again that was killed.
+    pub(super) async fn restart(&mut self, server: usize) {
+        let config = self.servers[server].config.clone();
+        self.servers[server].child = self.spawn(&config);
+        self.servers[server].answers().await;
+    }
+
+    /// Sends a server a signal.
+    pub(super) async fn signal(&self, server: usize, name: &str) {
+        let pid = self.servers[server].child.id().unwrap().to_string();
+        assert!(Command::new("kill").args(["-s", name, &pid]).status().await.unwrap().success());
+    }
+
+    /// The address of a server.
+    pub(super) fn url(&self, server: usize) -> String {
+        format!("nats://127.0.0.1:{}", self.servers[server].port)
+    }
+
+    /// `[cluster]` of a node, which tries this server first.
+    pub(super) fn table(&self, node: &str, first: usize) -> String {
+        let count = self.servers.len();
+        let urls: Vec<_> = (0..count).map(|it| format!("\"{}\"", self.url((first + it) % count))).collect();
+        let key = self.folder.path().join("key");
+        format!(
+            "[cluster]\nname = \"test\"\nnode = \"{node}\"\nservers = [{}]\nkey_file = \"{}\"\n",
+            urls.join(", "),
+            key.display()
+        )
+    }
+
+    /// A node in open mode, which tries this server first.
+    pub(super) async fn node(&self, node: &str, first: usize) -> Broker {
+        Broker::open_with(&self.table(node, first)).await
+    }
+
+    /// Writes another file of keys. Returns its path.
+    pub(super) fn key_file(&self, text: &str) -> PathBuf {
+        let path = self.folder.path().join("other-key");
+        std::fs::write(&path, text).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+        path
+    }
+}
+
+impl Server {
+    async fn answers(&self) {
+        let mut often = tokio::time::interval(Duration::from_millis(10));
+        within("a NATS server", async {
+            while TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).is_err() {
+                often.tick().await;
+            }
+        })
+        .await;
+    }
+}
