@@ -237,6 +237,10 @@ pub(crate) fn check(config: &Config, places: &Places, report: &mut Report) {
     if !cluster.is_on() {
         return;
     }
+    if let Some(at) = config.applications.iter().position(|it| it.exclusive) {
+        let key = format!("{}.exclusive", places.application(at));
+        report.add(place, key.as_str(), "cannot be used with [cluster] yet: it would hold on each node alone");
+    }
     let keeps = |channel: &Channel| channel.history.is_some() || channel.retain_durable;
     let mut kept: Vec<_> = config.channels.iter().filter(|(_, it)| keeps(it)).map(|(name, _)| name).collect();
     kept.sort_unstable();

@@ -53,7 +53,7 @@ impl Places {
     }
 
     /// How a warning names an application: `applications[3]`, after its file and line if it is in `applications_dir`.
-    fn application(&self, at: usize) -> String {
+    pub(super) fn application(&self, at: usize) -> String {
         match self.applications.get(at) {
             Some((number, Some(Place::File { path, at: Some((line, _)) }))) => {
                 format!("{}:{line}: applications[{number}]", path.display())

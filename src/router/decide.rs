@@ -123,6 +123,13 @@ impl Router {
         if facts.protected && !sender.may_request(envelope.triple()) {
             return Err((access::may_not_request(), Some(true)));
         }
+        if candidates.is_empty() {
+            let checked = self.check_cut_off(envelope.triple(), scope, facts);
+            checked.map_err(|refusal| (refusal, Some(true)))?;
+        }
+        if envelope.retain() && self.is_clustered() {
+            return Err((no_retained_values(), Some(false)));
+        }
         match sent {
             Sent::Request | Sent::Handled if envelope.retain() => Err((not_for_requests("retain"), Some(true))),
             Sent::Request | Sent::Handled if envelope.once() => Err((not_for_requests("once"), Some(true))),
@@ -157,6 +164,10 @@ impl Router {
         let off = self.declared.load().key_of(envelope.triple());
         off.map_or_else(|| words::no_handler(envelope, facts.protected), words::switched_off)
     }
+}
+
+fn no_retained_values() -> Refusal {
+    Refusal::new(ErrorCode::StorageUnavailable, "a broker that is a node of a cluster keeps no retained values yet")
 }
 
 fn not_for_requests(field: &str) -> Refusal {

@@ -458,7 +458,10 @@ impl Router {
 
     /// When [`Router::expire`] wants to be called next; the caller means to call it then.
     pub fn deadline(&self) -> Option<Instant> {
-        self.requests.deadline(|| self.resume_deadline().into_iter().chain(self.history.deadline()).min())
+        self.requests.deadline(|| {
+            let others = self.resume_deadline().into_iter().chain(self.history.deadline());
+            others.chain(self.cut_off_deadline()).min()
+        })
     }
 
     /// Told whenever the next deadline has become earlier.

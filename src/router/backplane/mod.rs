@@ -6,11 +6,12 @@
 //! giving idempotent ones to others is the code that serves sessions of this node. A request that comes by a link has a
 //! stand-in, too, for its requester.
 //!
-//! `message` is what is said, `peer` what is known of a peer, `events` and `requests` are how both cross a link. Nothing
+//! `message` is what is said, `peer` what is known of a peer, `cut_off` what is remembered of one that is lost, `events` and `requests` are how both cross a link. Nothing
 //! here waits: what a link cannot take breaks it, and its peer's stand-ins end.
 
 mod acknowledged;
 mod announce;
+mod cut_off;
 mod events;
 pub(super) mod message;
 mod peer;
@@ -26,6 +27,7 @@ use zeroize::Zeroizing;
 use crate::router::session::Session;
 use crate::router::{Application, Router};
 use announce::Announced;
+use cut_off::CutOff;
 use message::Message;
 pub use peer::Lost;
 pub(super) use peer::Peer;
@@ -46,11 +48,12 @@ pub(super) struct Cluster {
     /// The nodes to which there is a link, in the order of their names.
     peers: ArcSwap<Vec<Arc<Peer>>>,
     announced: Announced,
+    cut_off: CutOff,
 }
 
 impl Cluster {
     fn new(plane: Arc<dyn Backplane>) -> Self {
-        Self { plane, peers: ArcSwap::default(), announced: Announced::default() }
+        Self { plane, peers: ArcSwap::default(), announced: Announced::default(), cut_off: CutOff::default() }
     }
 
     fn peer(&self, node: &str) -> Option<Arc<Peer>> {
@@ -71,12 +74,18 @@ impl Router {
         Self { cluster: Some(Box::new(Cluster::new(plane))), ..self }
     }
 
+    /// Whether it is a node of a cluster.
+    pub(super) fn is_clustered(&self) -> bool {
+        self.cluster.is_some()
+    }
+
     /// A link to a node begins: it gets everything that this node announces, and nothing is announced meanwhile.
     pub fn peer_linked(&self, now: Instant, node: &str) {
         let Some(cluster) = &self.cluster else { return };
         if let Some(peer) = cluster.peer(node) {
             self.forget_peer(now, &peer);
         }
+        cluster.cut_off.found(node);
         cluster.peers.rcu(|peers| {
             let mut peers: Vec<_> = peers.iter().filter(|peer| peer.node() != node).cloned().collect();
             peers.push(Arc::new(Peer::new(node, Arc::clone(&cluster.plane))));

@@ -163,10 +163,16 @@ impl Router {
     /// Forgets everything that a peer has announced: its sessions have left.
     pub(super) fn forget_peer(&self, now: Instant, peer: &Arc<Peer>) {
         peer.acknowledged.lost();
+        if let Some(cluster) = &self.cluster {
+            cluster.cut_off.lost(now, peer.node());
+        }
         *peer.wants.write() = Wants::default();
         let sessions = std::mem::take(&mut *peer.sessions.lock());
         for (id, session) in sessions {
             if let Some(stand_in) = &session.stand_in {
+                if let Some(cluster) = &self.cluster {
+                    cluster.cut_off.remember(peer.node(), stand_in);
+                }
                 self.end_session(now, stand_in, Ending::Lost);
             }
             self.tell_left(now, id, session);
@@ -237,6 +243,8 @@ impl Router {
     /// A session of a peer has ended. Its node has yet to say what became of the requests that it was given.
     fn left_elsewhere(&self, now: Instant, peer: &Peer, id: Id, left: Elsewhere) {
         if let Some(stand_in) = &left.stand_in {
+            // From here on it is given nothing more.
+            stand_in.holds.lock().close();
             self.end_stand_ins_subscription(now, stand_in, |_| true);
             let mut leaving = peer.leaving.lock();
             leaving.retain(|_, session| session.busy() > 0);

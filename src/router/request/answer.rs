@@ -149,6 +149,7 @@ impl Router {
             }
         }
         self.expire_away(now);
+        self.expire_cut_off(now);
     }
 
     /// Ends a request whose time is over, as this event does.

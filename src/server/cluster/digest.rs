@@ -100,9 +100,9 @@ mod tests {
         check(&|it| it.limits.rate = 7, None);
         check(&|it| it.limits.message_bytes = 4096, Some("limits.message_bytes"));
         check(&|it| it.protected.clear(), Some("protected.patterns"));
-        check(&|it| drop(it.channels.insert("Queue".to_owned(), Channel::default())), None);
+        check(&|it| it.channels = [("Queue".to_owned(), Channel::default())].into(), None);
         let shared = Channel { scope: Scope::Shared, ..Channel::default() };
-        check(&|it| drop(it.channels.insert("Queue".to_owned(), shared)), Some("channels.Queue.scope"));
+        check(&|it| it.channels = [("Queue".to_owned(), shared)].into(), Some("channels.Queue.scope"));
     }
 
     #[test]

@@ -315,10 +315,12 @@ impl<'a> Node<'a> {
             BusEvent::CutOff => {
                 tracing::error!("this node is cut off from the cluster: it does not receive its own beats");
                 plane.set_cut_off(true);
+                router.set_cut_off(now, true);
             }
             BusEvent::Restored => {
                 tracing::info!("this node receives its own beats again");
                 plane.set_cut_off(false);
+                router.set_cut_off(now, false);
             }
             BusEvent::Refused(refusal) => tracing::error!(?refusal, "this node is refused by the cluster"),
         }

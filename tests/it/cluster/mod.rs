@@ -6,3 +6,4 @@ mod nodes;
 mod routing;
 mod servers;
 mod starting;
+mod stress;

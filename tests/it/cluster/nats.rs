@@ -13,7 +13,7 @@ const CANARY: &str = "canary-7f3a";
 
 /// Publishes events until one arrives: the receiver's node may be joining.
 async fn publish(peer: &mut Peer, number: usize) {
-    peer.send(&json!({ "channel": "Calls", "topic": "Call", "subtopic": "Ringing", "data": number })).await;
+    peer.send(json!({ "channel": "Calls", "topic": "Call", "subtopic": "Ringing", "data": number })).await;
 }
 
 #[tokio::test]
@@ -29,18 +29,18 @@ async fn applications_on_two_nodes_are_as_on_one() {
     phone.handle("Calls/Call/Dial").await;
 
     // As soon as the other node has confirmed them, both are in force.
-    phone.send(&json!({ "channel": "Calls", "topic": "Call", "subtopic": "Ringing", "data": CANARY, "id": "e" })).await;
+    phone.send(json!({ "channel": "Calls", "topic": "Call", "subtopic": "Ringing", "data": CANARY, "id": "e" })).await;
     let receipt = phone.next().await;
     assert_eq!((&receipt["data"]["Cluster"], &receipt["data"]["Nodes"]), (&json!(true), &json!(1)), "{receipt}");
     let event = crm.next().await;
     assert_eq!((&event["source"], &event["data"]), (&json!("phone"), &json!(CANARY)), "{event}");
-    crm.send(&json!({ "channel": "Calls", "topic": "Call", "subtopic": "Dial", "data": CANARY, "id": "r" })).await;
+    crm.send(json!({ "channel": "Calls", "topic": "Call", "subtopic": "Dial", "data": CANARY, "id": "r" })).await;
     let request = phone.next().await;
     assert_eq!(request["source"], "crm", "{request}");
     let reply = json!({
         "channel": "Calls", "topic": "Call", "subtopic": "Dial", "inReplyTo": request["id"], "data": CANARY
     });
-    phone.send(&reply).await;
+    phone.send(reply).await;
     let reply = crm.next().await;
     assert_eq!((&reply["inReplyTo"], &reply["data"]), (&json!("r"), &json!(CANARY)), "{reply}");
 
@@ -64,14 +64,14 @@ async fn a_node_that_is_killed_is_noticed_and_one_that_starts_is_found() {
     let mut crm = one.app_of("crm", "alice").await;
     let mut phone = two.app_of("phone", "alice").await;
     phone.handle("Calls/Call/Dial").await;
-    crm.send(&json!({ "channel": "Calls", "topic": "Call", "subtopic": "Dial", "id": "r" })).await;
+    crm.send(json!({ "channel": "Calls", "topic": "Call", "subtopic": "Dial", "id": "r" })).await;
     phone.next().await;
     let two = two.killed().await;
     let failure = crm.next().await;
     assert_eq!(failure["data"]["ErrorCode"], "HANDLER_GONE", "{failure}");
     let mut phone = two.app_of("phone", "alice").await;
     phone.handle("Calls/Call/Dial").await;
-    crm.send(&json!({ "channel": "Calls", "topic": "Call", "subtopic": "Dial", "id": "s" })).await;
+    crm.send(json!({ "channel": "Calls", "topic": "Call", "subtopic": "Dial", "id": "s" })).await;
     assert_eq!(phone.next().await["requestId"], "s");
 }
 

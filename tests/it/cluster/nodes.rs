@@ -12,8 +12,8 @@ use zeroize::Zeroizing;
 
 use crate::support::core::Core;
 
-/// What is under way between nodes: from, to, and what.
-type UnderWay = Arc<Mutex<VecDeque<(usize, usize, Packet)>>>;
+/// What is under way to each node: from which one, and what.
+type UnderWay = Arc<Vec<Mutex<VecDeque<(usize, Packet)>>>>;
 
 enum Packet {
     Snapshot(Vec<u8>),
@@ -35,19 +35,21 @@ impl Backplane for Links {
         if !self.up.lock()[to] {
             return None;
         }
+        // Held over both, so that the order is that of the numbers.
+        let mut under_way = self.under_way[to].lock();
         let number = {
             let mut numbers = self.numbers.lock();
             numbers[to] += 1;
             numbers[to]
         };
-        self.under_way.lock().push_back((self.node, to, Packet::Message(number, message.to_vec())));
+        under_way.push_back((self.node, Packet::Message(number, message.to_vec())));
         Some(number)
     }
 
     fn send_snapshot(&self, node: &str, message: Zeroizing<Vec<u8>>) {
         let to = number(node);
         self.up.lock()[to] = true;
-        self.under_way.lock().push_back((self.node, to, Packet::Snapshot(message.to_vec())));
+        self.under_way[to].lock().push_back((self.node, Packet::Snapshot(message.to_vec())));
     }
 }
 
@@ -70,7 +72,8 @@ impl Nodes {
     /// This many routers, which are linked.
     #[expect(clippy::disallowed_methods, reason = "where the clock begins does not matter")]
     pub(super) fn new(count: usize, config: &Config) -> Self {
-        let (now, under_way) = (Instant::now(), UnderWay::default());
+        let now = Instant::now();
+        let under_way: UnderWay = Arc::new((0..count).map(|_| Mutex::default()).collect());
         let links: Vec<_> = (0..count)
             .map(|node| {
                 let (numbers, up) = (Mutex::new(vec![0; count]), Mutex::new(vec![false; count]));
@@ -98,12 +101,12 @@ impl Nodes {
 
     /// Delivers and acknowledges everything that is under way, and what follows from it.
     pub(super) fn settle(&self) {
-        while self.deliver_one() {}
+        while (0..self.nodes.len()).fold(false, |any, node| self.deliver_one(node) || any) {}
     }
 
-    /// Delivers and acknowledges the next message. Returns whether there was one.
-    pub(super) fn deliver_one(&self) -> bool {
-        let Some((from, to, packet)) = self.under_way.lock().pop_front() else { return false };
+    /// Delivers and acknowledges the next message to a node. Returns whether there was one.
+    pub(super) fn deliver_one(&self, to: usize) -> bool {
+        let Some((from, packet)) = self.under_way[to].lock().pop_front() else { return false };
         let Core { router, now } = &self.nodes[to];
         match packet {
             Packet::Snapshot(bytes) => assert!(router.peer_says(*now, &name(from), &bytes)),
@@ -117,7 +120,8 @@ impl Nodes {
 
     /// Loses the links between a node and all others, with what is under way.
     pub(super) fn lose(&self, node: usize) {
-        self.under_way.lock().retain(|(from, to, _)| *from != node && *to != node);
+        self.under_way[node].lock().clear();
+        self.under_way.iter().for_each(|to| to.lock().retain(|(from, _)| *from != node));
         for other in (0..self.nodes.len()).filter(|other| *other != node) {
             for (one, other) in [(node, other), (other, node)] {
                 self.links[one].up.lock()[other] = false;

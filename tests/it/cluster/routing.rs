@@ -349,3 +349,43 @@ fn assert_idle(nodes: &Nodes) {
         assert_eq!((size.requests, size.asked, size.given, size.turns), (0, 0, 0, 0), "node {node}");
     }
 }
+
+#[test]
+fn a_node_that_is_cut_off_does_not_take_requests_for_events() {
+    let nodes = nodes(2);
+    let crm = nodes.node(0).attach("crm", Some("alice"));
+    let other = nodes.node(0).attach("crm", Some("bob"));
+    handler(&nodes, 1, "phone", Some("alice"), "Calls/Call/Dial");
+    let (router, now) = (&nodes.node(0).router, nodes.node(0).now);
+    let dial = event("Calls/Call/Dial", "");
+    nodes.lose(1);
+    nodes.send(0, &crm, &dial).unwrap();
+    router.set_cut_off(now, true);
+    assert_eq!(nodes.send(0, &crm, &dial), Err("UPSTREAM_UNAVAILABLE"));
+    nodes.send(0, &other, &dial).unwrap();
+    nodes.send(0, &crm, &event("Calls/Call/Ringing", "")).unwrap();
+    // Handlers here answer as ever.
+    let here = handler(&nodes, 0, "here", Some("alice"), "Calls/Call/Dial");
+    nodes.send(0, &crm, &event("Calls/Call/Dial", r#","id":"r""#)).unwrap();
+    assert_eq!(nodes.take(0, &here).len(), 1);
+    router.detach(now, &here);
+    // After a minute, nobody remembers what others handled.
+    let later = now + Duration::from_mins(1);
+    assert_eq!(router.deadline(), Some(later));
+    router.expire(later);
+    nodes.send(0, &crm, &dial).unwrap();
+    // A node that is found again says itself what it handles.
+    router.set_cut_off(now, true);
+    nodes.find(1);
+    nodes.lose(1);
+    assert_eq!(nodes.send(0, &crm, &dial), Err("UPSTREAM_UNAVAILABLE"));
+    router.set_cut_off(now, false);
+    nodes.send(0, &crm, &dial).unwrap();
+}
+
+#[test]
+fn a_cluster_refuses_what_it_cannot_keep() {
+    let nodes = nodes(2);
+    let crm = nodes.node(0).attach("crm", Some("alice"));
+    assert_eq!(nodes.send(0, &crm, &event("A/b/c", r#","retain":true"#)), Err("STORAGE_UNAVAILABLE"));
+}
