@@ -158,7 +158,7 @@ fn outcome_of(event: &Event<'_>) -> (RequestOutcome, Option<ErrorCode>) {
         | Event::Leave(_)
         | Event::HandlerGone(_)
         | Event::HandlerAway(_)
-        | Event::Give(_)
+        | Event::Give(..)
         | Event::Bounce(_)
         | Event::Return(_)
         | Event::Wait(..) => (RequestOutcome::HandlerGone, Some(ErrorCode::HandlerGone)),

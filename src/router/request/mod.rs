@@ -300,7 +300,7 @@ impl Router {
         frame: impl FnOnce(Duration) -> Frame,
     ) -> Giving {
         let session = &handler.session;
-        let remaining = match self.advance(now, pending, Event::Give(handler)) {
+        let remaining = match self.advance(now, pending, Event::Give(handler, asking.text.as_ref())) {
             Outcome::Given(remaining) => remaining,
             Outcome::HandlerLeft => return Giving::Left,
             Outcome::NotInTurn => return Giving::NotInTurn,

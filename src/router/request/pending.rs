@@ -80,8 +80,8 @@ pub(in crate::router) type Waits = SmallVec<[Arc<Subscription>; 1]>;
 
 /// What can happen to a request.
 pub(in crate::router) enum Event<'a> {
-    /// A handler is to have it.
-    Give(&'a Arc<Subscription>),
+    /// A handler is to have it. Its text, if it was kept: an earlier handler that did not take it after all may have let it go.
+    Give(&'a Arc<Subscription>, Option<&'a Arc<KeptText>>),
     /// The handler's queue did not take it.
     Bounce(&'a Arc<Subscription>),
     /// The handler had gone when the request arrived at its node.
@@ -253,7 +253,9 @@ impl Requests {
             return Outcome::Ignored;
         }
         match (event, &mut progress.state) {
-            (Event::Give(handler), State::Seeking | State::Waiting(_)) => self.give(now, pending, progress, handler),
+            (Event::Give(handler, text), State::Seeking | State::Waiting(_)) => {
+                self.give(now, pending, progress, (handler, text))
+            }
             (Event::Bounce(handler), State::Given(given)) if Arc::ptr_eq(given, handler) => {
                 progress.attempts -= 1;
                 self.change(now, pending, progress, State::Seeking, TurnEnd::Over);
@@ -307,7 +309,7 @@ impl Requests {
             (Event::Withdraw, _) => self.end(now, pending, progress, TurnEnd::Owed),
             // The request is in another state, or another session has it.
             (
-                Event::Give(_)
+                Event::Give(..)
                 | Event::Bounce(_)
                 | Event::Return(_)
                 | Event::Deliver(_)
@@ -328,7 +330,7 @@ impl Requests {
         now: Instant,
         pending: &Arc<Pending>,
         progress: &mut Progress,
-        handler: &Arc<Subscription>,
+        (handler, text): (&Arc<Subscription>, Option<&Arc<KeptText>>),
     ) -> Outcome {
         if handler.ordered.is_some() {
             match handler.session.turns.begin(pending, handler) {
@@ -345,11 +347,9 @@ impl Requests {
         }
         self.change(now, pending, progress, State::Given(Arc::clone(handler)), TurnEnd::Over);
         progress.attempts += 1;
-        // Its node may say that it has gone.
+        // The node of a handler elsewhere may say that it has gone.
         let may_return = handler.session.remote().is_some();
-        if !may_return && !pending.may_be_given_again(progress) {
-            progress.text = None;
-        }
+        progress.text = if may_return || pending.may_be_given_again(progress) { text.cloned() } else { None };
         Outcome::Given(progress.deadline.saturating_duration_since(now))
     }
 
