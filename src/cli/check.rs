@@ -1,5 +1,5 @@
 //! `switchboard check`: finds all mistakes of a configuration, and files that cannot be used, without starting anything.
-//! With `--salesforce`, it also tries each step on the way to the org. With `--permissions`, it prints what each application may
+//! With `--salesforce`, it also tries each step on the way to the org, with `--cluster` the NATS servers. With `--permissions`, it prints what each application may
 //! do.
 
 use std::borrow::Cow;
@@ -14,6 +14,7 @@ use crate::server;
 use crate::telemetry::metrics::reference;
 
 use super::Exit;
+use super::cluster;
 use super::output::{Output, counted};
 use super::permissions::{Allowance, as_table, permissions};
 use super::secret::credentials_key;
@@ -54,6 +55,9 @@ pub(crate) struct CheckArgs {
     /// Only the applications that register under this name
     #[arg(long, value_name = "NAME", requires = "permissions")]
     source: Option<String>,
+    /// Look at the NATS servers of [cluster], and print what to change in their settings
+    #[arg(long, conflicts_with_all = ["salesforce", "permissions"])]
+    cluster: bool,
     /// Print docs/configuration.md
     #[arg(long, hide = true, exclusive = true)]
     print_reference: bool,
@@ -98,6 +102,9 @@ pub(crate) fn run(args: &CheckArgs, output: &mut Output) -> anyhow::Result<Exit>
             unusable.push((error.key().into(), error.message().to_owned()));
         }
         (Ok(_) | Err(_), _) => {}
+    }
+    if args.cluster && unusable.is_empty() {
+        return cluster::check(&config, args.json, args.strict, output);
     }
     let entries = unusable.iter().map(Entry::from).collect();
     let permissions = args.permissions.then(|| permissions(&config, args.source.as_deref())).transpose()?;

@@ -9,6 +9,7 @@ mod audit;
 mod bench;
 mod cert;
 mod check;
+mod cluster;
 mod completions;
 mod connect;
 mod credentials;

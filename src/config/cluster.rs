@@ -1,6 +1,7 @@
 //! `[cluster]`: several brokers that behave as one, over NATS.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use super::mistake::Report;
 use super::reference::Key;
@@ -22,6 +23,8 @@ pub struct Cluster {
     pub node: String,
     /// `link_bytes`: what a peer has not acknowledged.
     pub link_bytes: usize,
+    /// `monitor`: monitoring addresses of the servers, for `check --cluster`.
+    pub monitor: Vec<String>,
     /// `credentials_file`
     pub credentials_file: Option<PathBuf>,
     /// `user_file`
@@ -46,6 +49,7 @@ impl Default for Cluster {
             key_file: None,
             node: String::new(),
             link_bytes: 64 << 20,
+            monitor: Vec::new(),
             credentials_file: None,
             user_file: None,
             token_file: None,
@@ -80,6 +84,11 @@ const SERVERS: &str = "cluster.servers";
 const KEY_FILE: &str = "cluster.key_file";
 const CERTIFICATE: &str = "cluster.certificate_file";
 const CERTIFICATE_KEY: &str = "cluster.certificate_key_file";
+
+const DRAIN: &str = "limits.drain";
+
+/// The default of `limits.drain` in a cluster.
+const DRAIN_TIME: Duration = Duration::from_secs(45);
 
 /// The longest name of a cluster or a node.
 const NAME_MAX: usize = 64;
@@ -130,6 +139,13 @@ pub(crate) static CLUSTER_KEYS: &[Key<Config>] = &[
         unit: "bytes",
         meaning: "What one other node has been sent and has not acknowledged. Beyond that, the link to it breaks and begins \
                   anew, and what was under way is lost: subscribers of `Broker/Cluster/Gap` are told.",
+    },
+    Key {
+        name: "cluster.monitor",
+        slot: Slot::Texts(monitor, |it| &mut it.cluster.monitor),
+        default: "[]",
+        unit: "",
+        meaning: "The monitoring addresses of the NATS servers, `http://HOST:PORT`, which `check --cluster` reads.",
     },
     Key {
         name: "cluster.credentials_file",
@@ -207,8 +223,16 @@ fn server(text: &str) -> Result<String, Fault> {
     if has_port { Ok(text.to_owned()) } else { Err("must be nats://HOST:PORT or tls://HOST:PORT".into()) }
 }
 
+/// `http://HOST:PORT`
+fn monitor(text: &str) -> Result<String, Fault> {
+    match text.strip_prefix("http://").or_else(|| text.strip_prefix("https://")) {
+        Some(rest) if !rest.is_empty() && !rest.contains('@') => Ok(text.to_owned()),
+        _ => Err("must be an address of NATS's monitoring, such as http://10.0.0.1:8222".into()),
+    }
+}
+
 /// Checks what the keys of `[cluster]` say to each other, and to the rest.
-pub(crate) fn check(config: &Config, places: &Places, report: &mut Report) {
+pub(crate) fn check(config: &mut Config, places: &Places, report: &mut Report) {
     let cluster = &config.cluster;
     let keys = || CLUSTER_KEYS.iter().map(|key| key.name);
     let Some(place) = keys().find_map(|key| places.written(key)) else { return };
@@ -236,6 +260,9 @@ pub(crate) fn check(config: &Config, places: &Places, report: &mut Report) {
     }
     if !cluster.is_on() {
         return;
+    }
+    if places.written(DRAIN).is_none() {
+        config.limits.drain = DRAIN_TIME;
     }
     if let Some(at) = config.applications.iter().position(|it| it.exclusive) {
         let key = format!("{}.exclusive", places.application(at));

@@ -417,7 +417,7 @@ static KEYS: &[Key<Config>] = &[
         slot: Slot::Span(Duration::ZERO, |it| &mut it.limits.drain),
         default: r#""30s""#,
         unit: "",
-        meaning: "How long a drain waits for the requests that were pending when it began.",
+        meaning: "How long a drain waits for the requests that were pending when it began. The default is `\"45s\"` with `[cluster]`.",
     },
 ];
 

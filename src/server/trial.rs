@@ -7,6 +7,7 @@ use std::io;
 
 use secrecy::SecretString;
 
+use super::cluster::Unjoined;
 use super::listener;
 use super::org::needs_org;
 use super::same_user::SameUser;
@@ -145,6 +146,11 @@ fn files(config: &Config) -> Vec<Unusable> {
         && let Err(error) = Org::open(&config.salesforce)
     {
         found.push(Unusable::from(&error));
+    }
+    if config.cluster.is_on()
+        && let Err(error) = Unjoined::open(config)
+    {
+        found.push(Unusable::new("cluster", error));
     }
     if let Err(errors) = wiring::verifier(config, &[], &Metrics::default()) {
         found.extend(errors);

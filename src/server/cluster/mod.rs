@@ -2,9 +2,10 @@
 //! does not let its beats wait.
 //!
 //! `nats` connects, and is the only place that waits for NATS. `plane` has the links, which the router gives messages to.
-//! `joining` is the start of a node, until it may accept sessions; `digest` is what has to be the same on all nodes, `clock`
+//! `check` says whether NATS is set up for nodes, `joining` is the start of a node, until it may accept sessions; `digest` is what has to be the same on all nodes, `clock`
 //! a clock that does not stop while the machine sleeps.
 
+pub mod check;
 mod clock;
 mod digest;
 mod joining;

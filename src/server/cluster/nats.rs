@@ -68,16 +68,22 @@ enum Change {
     Disconnected,
 }
 
+/// The options of every connection, as this node.
+pub(super) fn options(settings: &config::Cluster, node: &str) -> ConnectOptions {
+    let options = ConnectOptions::new()
+        .name(format!("switchboard {node}"))
+        .ping_interval(PING)
+        .connection_timeout(Duration::from_secs(2));
+    with_tls(settings, options)
+}
+
 async fn connect(
     settings: &config::Cluster,
     plane: &Plane,
     changes: mpsc::Sender<Change>,
 ) -> Result<Client, ClusterError> {
     let servers: Vec<ServerAddr> = settings.servers.iter().filter_map(|server| server.parse().ok()).collect();
-    let options = ConnectOptions::new()
-        .name(format!("switchboard {}", plane.node()))
-        .ping_interval(PING)
-        .connection_timeout(Duration::from_secs(2))
+    let options = options(settings, plane.node().as_str())
         .subscription_capacity(SUBSCRIPTION_MAX)
         .retain_servers_order()
         .ignore_discovered_servers()
@@ -93,7 +99,7 @@ async fn connect(
                 changes.send(change).await.ok();
             }
         });
-    let options = with_tls(settings, with_proof(settings, options).await?);
+    let options = with_proof(settings, options).await?;
     // Until NATS is there, or the time is over.
     let attempts = async {
         let mut last = String::new();
@@ -115,7 +121,10 @@ async fn connect(
 }
 
 /// The options with what proves to NATS who this node is. The library keeps these secrets in plain texts of its own.
-async fn with_proof(settings: &config::Cluster, options: ConnectOptions) -> Result<ConnectOptions, ClusterError> {
+pub(super) async fn with_proof(
+    settings: &config::Cluster,
+    options: ConnectOptions,
+) -> Result<ConnectOptions, ClusterError> {
     let read = |key: &str, path: &std::path::Path| {
         read_secret(path).map_err(|error| ClusterError::Refused(format!("{key}: {}: {error}", path.display())))
     };

@@ -102,7 +102,12 @@ fn the_manifests_fit_the_configurations_and_the_limits() {
 #[tokio::test]
 async fn the_manifests_are_yaml() {
     let script = "import sys, yaml\nfor name in sys.argv[1:]:\n    assert list(yaml.safe_load_all(open(name))), name";
-    let files = ["deploy/compose.yaml", "deploy/kubernetes/switchboard.yaml", "deploy/kubernetes/kustomization.yaml"];
+    let files = [
+        "deploy/compose.yaml",
+        "deploy/cluster/compose.yaml",
+        "deploy/kubernetes/switchboard.yaml",
+        "deploy/kubernetes/kustomization.yaml",
+    ];
     let probe = Command::new("python3").args(["-c", "import yaml"]).output().await;
     if !probe.is_ok_and(|output| output.status.success()) {
         return super::skip("the manifests as YAML (there is no python3 with PyYAML)");

@@ -1,0 +1,151 @@
+//! `switchboard check --cluster`: whether the NATS servers can be reached, and are set up for nodes.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tokio::time::timeout;
+
+use super::ClusterError;
+use super::nats::{options, with_proof};
+use crate::config::Config;
+
+/// How long a server, or its monitoring port, may take to answer.
+const ANSWER_TIME: Duration = Duration::from_secs(3);
+
+/// The longest time between two pings with which a frozen server is noticed soon.
+const PING_INTERVAL_MAX: Duration = Duration::from_secs(2);
+
+/// The most pings that may be missed.
+const PING_MAX: u64 = 2;
+
+/// One thing that was looked at.
+#[derive(Clone, Debug, Serialize)]
+pub struct Finding {
+    /// A server, or a setting of it.
+    pub what: String,
+    /// What came of it.
+    pub outcome: Came,
+    /// In words.
+    pub detail: String,
+}
+
+/// What came of a look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Came {
+    /// It is as it should be.
+    Passed,
+    /// It could be better, or cannot be read.
+    Warning,
+    /// A node cannot use it.
+    Failed,
+}
+
+impl Finding {
+    fn new(what: impl Into<String>, outcome: Came, detail: impl Into<String>) -> Self {
+        Self { what: what.into(), outcome, detail: detail.into() }
+    }
+}
+
+/// What the monitoring port of a server says, as far as it matters (nats-server, `/varz`).
+#[derive(Deserialize)]
+struct Varz {
+    server_name: String,
+    /// In nanoseconds.
+    ping_interval: u64,
+    ping_max: u64,
+    #[serde(default)]
+    gateway: Named,
+    #[serde(default)]
+    leaf: Leaf,
+    #[serde(default)]
+    cluster: Routes,
+}
+
+#[derive(Default, Deserialize)]
+struct Named {
+    name: Option<String>,
+}
+
+#[derive(Default, Deserialize)]
+struct Leaf {
+    port: Option<u16>,
+}
+
+#[derive(Default, Deserialize)]
+struct Routes {
+    #[serde(default)]
+    urls: Vec<String>,
+}
+
+/// Looks at every server of `cluster.servers`, and at what `cluster.monitor` says.
+pub async fn check_cluster(config: &Config) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for server in &config.cluster.servers {
+        findings.push(reach(config, server).await);
+    }
+    if config.cluster.monitor.is_empty() {
+        let detail = "cluster.monitor names no address, so ping_interval, ping_max and the topology cannot be read";
+        findings.push(Finding::new("cluster.monitor", Came::Warning, detail));
+    }
+    for address in &config.cluster.monitor {
+        match varz(address).await {
+            Ok(varz) => findings.extend(judge(&varz)),
+            Err(error) => {
+                let detail = format!("ping_interval, ping_max and the topology cannot be read: {error}");
+                findings.push(Finding::new(address, Came::Warning, detail));
+            }
+        }
+    }
+    let detail = "NATS does not report the pings between its servers; each needs in cluster { }: ping_interval: \"1s\", \
+                  ping_max: 2";
+    findings.push(Finding::new("cluster { }", Came::Warning, detail));
+    findings
+}
+
+async fn reach(config: &Config, server: &str) -> Finding {
+    let connect = async {
+        let options = with_proof(&config.cluster, options(&config.cluster, "check")).await?;
+        let client = options.connect(server).await;
+        client.map_err(|error| ClusterError::Unreachable { servers: server.to_owned(), error: error.to_string() })
+    };
+    match timeout(ANSWER_TIME, connect).await {
+        Ok(Ok(client)) => {
+            let info = client.server_info();
+            let detail = format!("{} {}, max_payload {}", info.server_name, info.version, info.max_payload);
+            Finding::new(server, Came::Passed, detail)
+        }
+        Ok(Err(ClusterError::Unreachable { error, .. })) => Finding::new(server, Came::Failed, error),
+        Ok(Err(error)) => Finding::new(server, Came::Failed, error.to_string()),
+        Err(_) => Finding::new(server, Came::Failed, "no answer"),
+    }
+}
+
+async fn varz(address: &str) -> Result<Varz, String> {
+    let client =
+        reqwest::Client::builder().no_proxy().timeout(ANSWER_TIME).build().map_err(|error| error.to_string())?;
+    let url = format!("{}/varz", address.trim_end_matches('/'));
+    let response = client.get(url).send().await.map_err(|error| error.without_url().to_string())?;
+    let bytes = response.bytes().await.map_err(|error| error.without_url().to_string())?;
+    serde_json::from_slice(&bytes).map_err(|error| format!("this is not the /varz of a NATS server: {error}"))
+}
+
+fn judge(varz: &Varz) -> Vec<Finding> {
+    let check = |what: &str, is_well: bool, detail: String| {
+        let came = if is_well { Came::Passed } else { Came::Warning };
+        Finding::new(format!("{} {what}", varz.server_name), came, detail)
+    };
+    let interval = Duration::from_nanos(varz.ping_interval);
+    let pings = interval <= PING_INTERVAL_MAX && varz.ping_max <= PING_MAX;
+    let servers = varz.cluster.urls.len();
+    let apart = varz.gateway.name.is_none() && varz.leaf.port.is_none_or(|port| port == 0);
+    vec![
+        check(
+            "pings",
+            pings,
+            format!("ping_interval {interval:?}, ping_max {}; at most 2s and {PING_MAX} are needed", varz.ping_max),
+        ),
+        check("topology", servers == 3, format!("{servers} servers in its cluster; three are needed")),
+        check("links", apart, "gateways and leaf nodes are not for clusters of brokers".to_owned()),
+    ]
+}
