@@ -2,15 +2,20 @@
 
 use std::time::Duration;
 
+use reqwest::Method;
 use serde::{Deserialize, Serialize};
 use tokio::time::timeout;
 
 use super::ClusterError;
 use super::nats::{options, with_proof};
 use crate::config::Config;
+use crate::http::{self, BaseUrl, Failure, Options};
 
 /// How long a server, or its monitoring port, may take to answer.
 const ANSWER_TIME: Duration = Duration::from_secs(3);
+
+/// The longest answer of a monitoring port.
+const ANSWER_BYTES_MAX: usize = 1 << 20;
 
 /// The longest time between two pings with which a frozen server is noticed soon.
 const PING_INTERVAL_MAX: Duration = Duration::from_secs(2);
@@ -122,12 +127,19 @@ async fn reach(config: &Config, server: &str) -> Finding {
 }
 
 async fn varz(address: &str) -> Result<Varz, String> {
-    let client =
-        reqwest::Client::builder().no_proxy().timeout(ANSWER_TIME).build().map_err(|error| error.to_string())?;
-    let url = format!("{}/varz", address.trim_end_matches('/'));
-    let response = client.get(url).send().await.map_err(|error| error.without_url().to_string())?;
-    let bytes = response.bytes().await.map_err(|error| error.without_url().to_string())?;
-    serde_json::from_slice(&bytes).map_err(|error| format!("this is not the /varz of a NATS server: {error}"))
+    let base = BaseUrl::parse(address.trim_end_matches('/'))?;
+    let options = Options { server: &base, ca_file: None, insecure_http: !base.https };
+    let client = http::Client::new(options).map_err(|error| error.to_string())?;
+    let ask = async {
+        let answer = http::send(client.request(Method::GET, format!("{base}/varz"))).await?;
+        answer.body(ANSWER_BYTES_MAX).await
+    };
+    let body = timeout(ANSWER_TIME, ask).await.map_err(|_| "no answer".to_owned())?;
+    let body = body.map_err(|failure| match failure {
+        Failure::TooLarge => "the answer is too long".to_owned(),
+        Failure::Tls(why) | Failure::Unconnected(why) | Failure::Broken(why) => why,
+    })?;
+    serde_json::from_slice(&body).map_err(|error| format!("this is not the /varz of a NATS server: {error}"))
 }
 
 fn judge(varz: &Varz) -> Vec<Finding> {
