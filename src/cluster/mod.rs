@@ -23,6 +23,8 @@ mod outgoing;
 mod packet;
 mod peer;
 mod seal;
+#[cfg(test)]
+mod simulation;
 mod subject;
 
 pub use bus::Bus;
