@@ -16,7 +16,15 @@
 //! it, `subject` has the names of subjects.
 
 mod bus;
+mod chance;
+mod greeting;
+mod incoming;
+mod outgoing;
+mod packet;
+mod peer;
 mod seal;
+#[cfg(test)]
+mod simulation;
 mod subject;
 
 pub use bus::Bus;
@@ -206,21 +214,23 @@ pub enum BusEvent {
         /// What it gave to [`Bus::send`].
         message: Bytes,
     },
-    /// A peer has taken everything up to this number.
+    /// A peer has taken everything up to this number, since our last snapshot for it. Numbers from before that snapshot mean
+    /// nothing any more.
     Acknowledged {
         /// The peer.
         node: NodeId,
         /// The last number that it has taken.
         number: Number,
     },
-    /// The link with a peer broke. What was under way in either direction is dropped. It begins anew by itself, with
-    /// [`BusEvent::SnapshotWanted`] and [`BusEvent::Snapshot`], or the peer is lost.
+    /// The link with a peer broke: messages in either direction may be lost. It begins anew by itself with a
+    /// [`BusEvent::Snapshot`], or the peer is lost. [`BusEvent::SnapshotWanted`] follows, unless our last snapshot is still
+    /// under way.
     Broken {
         /// The peer.
         node: NodeId,
         /// The cause.
         why: BrokenWhy,
-        /// When this node last had everything that the peer had sent.
+        /// Nothing is missing that the peer sent before.
         since: Instant,
     },
     /// A peer is lost, and all that it announced is void.
@@ -229,7 +239,7 @@ pub enum BusEvent {
         node: NodeId,
         /// The cause.
         why: LostWhy,
-        /// When this node last had everything that the peer had sent.
+        /// Nothing is missing that the peer sent before.
         since: Instant,
     },
     /// This node's own clock stood still. It has a new incarnation, and no peers: subscribe to [`Bus::node_subject`] again.
@@ -260,7 +270,7 @@ pub enum BrokenWhy {
 /// Why a peer is lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LostWhy {
-    /// Nothing arrived on its link for 2 s.
+    /// It has not answered for 2 s: nothing arrived on its link, or it does not receive ours.
     Silent,
     /// It has a new incarnation.
     Restarted,
@@ -329,7 +339,7 @@ pub struct PeerView<'a> {
     pub live: bool,
     /// Its digest.
     pub digest: &'a [u8],
-    /// When something last arrived on its link.
+    /// The peer has answered what was sent to it then.
     pub last_heard: Instant,
     /// The size of the messages that it has not acknowledged, at most [`BusSettings::link_bytes`].
     pub window_bytes: usize,

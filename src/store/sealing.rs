@@ -49,6 +49,11 @@ impl Key {
         Some(Self(key))
     }
 
+    /// Derives a key for one purpose, which no other use of this key has.
+    pub(crate) fn derive(&self, purpose: &str) -> Zeroizing<[u8; 32]> {
+        Zeroizing::new(keyed_hash(&self.0, purpose.as_bytes()).into())
+    }
+
     /// Reads a key file, which others must not be able to read.
     pub(crate) fn read(path: &Path) -> Result<Self, StoreError> {
         let key = match read_secret(path) {
@@ -92,8 +97,8 @@ impl fmt::Debug for Cipher {
 impl Cipher {
     /// Derives the keys of a store. `store` is its name, which no other store has.
     pub(crate) fn new(key: &Key, store: &str) -> Self {
-        let seal = derive(&key.0, &format!("switchboard {store}: seal"));
-        let name = derive(&key.0, &format!("switchboard {store}: name"));
+        let seal = key.derive(&format!("switchboard {store}: seal"));
+        let name = key.derive(&format!("switchboard {store}: name"));
         Self { seal: XChaCha20Poly1305::new((&*seal).into()), name }
     }
 
@@ -148,10 +153,6 @@ impl Cipher {
 /// The associated data: changing the version or the place breaks the tag.
 fn bound(place: &[u8]) -> Vec<u8> {
     [&[VERSION], place].concat()
-}
-
-fn derive(key: &[u8; 32], purpose: &str) -> Zeroizing<[u8; 32]> {
-    Zeroizing::new(keyed_hash(key, purpose.as_bytes()).into())
 }
 
 /// SHA-512/256 of key and text. The key has a fixed length, and the hash reveals only half of its state, so the text
