@@ -16,7 +16,7 @@ pub(super) fn check(config: &Config, json: bool, strict: bool, output: &mut Outp
     let findings = runtime.block_on(check_cluster(config));
     let any = |outcome: Came| findings.iter().any(|finding| finding.outcome == outcome);
     if json {
-        let ok = !any(Came::Failed) && !(strict && any(Came::Warning));
+        let ok = !(any(Came::Failed) || strict && any(Came::Warning));
         output.line(&serde_json::json!({ "ok": ok, "steps": findings }).to_string())?;
     } else {
         for finding in &findings {

@@ -6,6 +6,7 @@ use std::time::SystemTime;
 use tokio::runtime::Handle;
 use tokio::time::Instant;
 
+use super::cluster::Cluster;
 use super::{Broker, calendar};
 use crate::http::BreakerState;
 use crate::salesforce::Snapshot;
@@ -44,7 +45,7 @@ impl Broker {
             ],
             runtime: runtime(&self.runtime),
             process: Process::read(),
-            cluster: self.cluster.as_ref().map(|cluster| cluster.gauges()),
+            cluster: self.cluster.as_ref().map(Cluster::gauges),
             router,
             ..Gauges::default()
         }

@@ -28,17 +28,17 @@ pub(crate) struct Nodes {
 /// The cluster, as the node that was asked knows it.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Cluster {
+struct Seen {
     cluster: Option<String>,
     node: String,
     nats: Option<String>,
     cut_off: bool,
-    nodes: Vec<Node>,
+    nodes: Vec<Other>,
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Node {
+struct Other {
     node: String,
     state: String,
     live: bool,
@@ -55,7 +55,7 @@ pub(crate) async fn run(arguments: Nodes, output: &mut Output) -> anyhow::Result
         output.line(&answer.to_string())?;
         return Ok(Exit::Done);
     }
-    let Cluster { cluster, node, nats, cut_off, nodes } = serde_json::from_value(answer)?;
+    let Seen { cluster, node, nats, cut_off, nodes } = serde_json::from_value(answer)?;
     let Some(name) = cluster else {
         output.line(&format!("{node} is in no cluster: its configuration has no [cluster]"))?;
         return Ok(Exit::Done);
@@ -68,7 +68,7 @@ pub(crate) async fn run(arguments: Nodes, output: &mut Output) -> anyhow::Result
         return Ok(Exit::Done);
     }
     let head = ["NODE", "STATE", "LIVE", "HEARD", "WINDOW", "INCARNATION"].map(str::to_owned);
-    let row = |it: &Node| {
+    let row = |it: &Other| {
         [
             it.node.clone(),
             it.state.clone(),

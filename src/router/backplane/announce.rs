@@ -3,7 +3,7 @@
 //! A peer gets everything in a snapshot when its link begins, then each change. Both happen under one lock, so that the
 //! order in which changes are told is the order in which they happened.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -12,10 +12,11 @@ use smallvec::SmallVec;
 
 use super::message::{Application, Change, Message, State, Subscribed};
 use super::{Backplane, Cluster};
+use crate::router::Router;
+use crate::router::ids::Serial;
 use crate::router::index::{Audience, Subscription, audiences};
 use crate::router::policy::Policy;
 use crate::router::session::{Role, Session};
-use crate::router::{Router, SubscriptionId};
 use wire::{BROKER, command};
 
 /// What this node announces.
@@ -27,11 +28,11 @@ struct Current {
     /// How many subscriptions want something.
     wanted: BTreeMap<Want, usize>,
     /// What each subscription to events wants. Kept, because the policy from which it follows can change.
-    of_subscriptions: HashMap<SubscriptionId, Wants>,
+    of_subscriptions: BTreeMap<Serial, Wants>,
     /// The registered sessions, by number.
     sessions: BTreeMap<u64, Arc<Session>>,
     /// The subscriptions that other nodes choose.
-    chosen: HashMap<SubscriptionId, Arc<Subscription>>,
+    chosen: BTreeMap<Serial, Arc<Subscription>>,
 }
 
 /// Events that a subscription wants.
@@ -179,7 +180,7 @@ impl Router {
         let is_chosen = subscription.is_handler() || subscription.group.is_some();
         if is_chosen && subscription.session.is_application() {
             let mut current = cluster.announced.0.lock();
-            current.chosen.insert(subscription.id, Arc::clone(subscription));
+            current.chosen.insert(subscription.serial, Arc::clone(subscription));
             let by = Some(&subscription.session);
             return cluster.tell_all(by, Change::Subscribed(subscribed(subscription)));
         }
@@ -195,21 +196,21 @@ impl Router {
                 cluster.tell_all(Some(&subscription.session), want.change(true));
             }
         }
-        current.of_subscriptions.insert(subscription.id, wants);
+        current.of_subscriptions.insert(subscription.serial, wants);
     }
 
     /// A subscription has ended.
     pub(in crate::router) fn announce_end(&self, subscription: &Subscription) {
         let Some(cluster) = &self.cluster else { return };
         let mut current = cluster.announced.0.lock();
-        if current.chosen.remove(&subscription.id).is_some() {
+        if current.chosen.remove(&subscription.serial).is_some() {
             let session = *subscription.session.id.as_bytes();
             return cluster.tell_all(
                 Some(&subscription.session),
                 Change::Unsubscribed { session, subscription: subscription.id.number() },
             );
         }
-        for want in current.of_subscriptions.remove(&subscription.id).into_iter().flatten() {
+        for want in current.of_subscriptions.remove(&subscription.serial).into_iter().flatten() {
             let Some(count) = current.wanted.get_mut(&want) else { continue };
             *count -= 1;
             if *count == 0 {

@@ -100,8 +100,8 @@ impl Router {
         scope: Scope<'_>,
         facts: &Facts<'_>,
     ) -> Result<(), Refusal> {
-        let is_cut_off = |cluster: &&Box<Cluster>| cluster.cut_off.is_cut_off.load(Ordering::Acquire);
-        let Some(cluster) = self.cluster.as_ref().filter(is_cut_off) else { return Ok(()) };
+        let is_cut_off = |cluster: &&Cluster| cluster.cut_off.is_cut_off.load(Ordering::Acquire);
+        let Some(cluster) = self.cluster.as_deref().filter(is_cut_off) else { return Ok(()) };
         // Handlers of other users never get a protected request.
         if !cluster.cut_off.handled(triple, if facts.protected { facts.scope_of(scope.user()) } else { scope }) {
             return Ok(());

@@ -7,6 +7,7 @@ use super::message::{Message, Sent, SentScope};
 use super::peer::Peer;
 use crate::router::fan_out::Delivery;
 use crate::router::forms::Forms;
+use crate::router::index::receivers::Receivers;
 use crate::router::index::{Matches, Subscription};
 use crate::router::recipients::{Origin, may_repeat};
 use crate::router::{Router, Scope, SubscriptionId};
@@ -102,7 +103,7 @@ impl Router {
         let scope = event.scope.scope();
         let matches = self.subscribers(&facts, scope);
         let id = SubscriptionId::from_number(subscription);
-        let lists = || matches.iter().flat_map(|receivers| receivers.iter());
+        let lists = || matches.iter().flat_map(Receivers::iter);
         let Some(group) = lists().find(|it| it.id == id).and_then(|it| it.group.clone()) else { return };
         let is_elsewhere = |it: &&Arc<Subscription>| it.session.remote().is_none_or(|remote| !remote.is_at(peer));
         let mut forms = Forms::new(&envelope, event.source, scope);
@@ -114,6 +115,6 @@ impl Router {
 
 /// The members of a group that are sessions of this node.
 fn members_here<'m>(matches: &'m Matches, group: &'m str) -> impl Iterator<Item = &'m Arc<Subscription>> {
-    let lists = matches.iter().flat_map(|receivers| receivers.iter());
+    let lists = matches.iter().flat_map(Receivers::iter);
     lists.filter(move |it| it.group.as_deref() == Some(group) && it.session.remote().is_none())
 }

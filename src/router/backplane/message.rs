@@ -147,7 +147,6 @@ pub(in crate::router) struct Application<'a> {
 
 /// How a session is, as far as others choose by it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[expect(clippy::struct_excessive_bools, reason = "independent facts, each a byte on a link")]
 pub(in crate::router) struct State {
     pub(in crate::router) asleep: bool,
     /// It let a request time out, and has not answered since.

@@ -157,7 +157,9 @@ impl Router {
         if peer.is_known.swap(true, Ordering::AcqRel) {
             self.forget_peer(now, peer);
         }
-        changes.iter().for_each(|change| self.changed(now, peer, change));
+        for change in changes {
+            self.changed(now, peer, change);
+        }
     }
 
     /// Forgets everything that a peer has announced: its sessions have left.
@@ -310,7 +312,9 @@ impl Router {
         mut fits: impl FnMut(&Subscription) -> bool,
     ) {
         let ended: Vec<_> = session.holds.lock().subscriptions.extract_if(.., |it| fits(it)).collect();
-        ended.iter().for_each(|subscription| self.unlist(now, subscription));
+        for subscription in &ended {
+            self.unlist(now, subscription);
+        }
     }
 
     fn stand_in_of(&self, now: Instant, peer: &Arc<Peer>, id: Id, elsewhere: &Elsewhere) -> Session {

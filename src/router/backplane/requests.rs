@@ -8,6 +8,7 @@ use super::message::{Part, Request};
 use super::peer::Peer;
 use super::remote::Remote;
 use crate::router::index::Subscription;
+use crate::router::index::receivers::Receivers;
 use crate::router::request::candidates::served_inside;
 use crate::router::request::pending::{Event, Outcome, Pending, State};
 use crate::router::request::{Asking, Giving, words};
@@ -39,7 +40,7 @@ impl Router {
         let scope = facts.scope_of(request.user);
         let matches = self.handlers_of(&facts, scope);
         let id = SubscriptionId::from_number(request.subscription);
-        let mut handlers = matches.iter().flat_map(|receivers| receivers.iter());
+        let mut handlers = matches.iter().flat_map(Receivers::iter);
         let is_it = |handler: &&Arc<Subscription>| handler.id == id && handler.session.remote().is_none();
         let Some(handler) = handlers.find(is_it).map(Arc::clone) else { return false };
         let served_inside = served_inside(&facts, &matches);
@@ -59,7 +60,8 @@ impl Router {
         let serial = self.ids.serial();
         let Ok(pending) = self.open(now, &asking, (self.ids.request(serial), serial), None) else { return false };
         peer.note_asked(request.part, &pending);
-        let unplaced = match self.give(now, &pending, &asking, &handler, |left| asking.frame(pending.id, left - SLACK))
+        let unplaced = match self
+            .give(now, &pending, &asking, &handler, |left| asking.frame(pending.id, left.saturating_sub(SLACK)))
         {
             Giving::Given(_) | Giving::Delivered(_) | Giving::Elsewhere => Ok(()),
             Giving::NotInTurn => self.wait_for_turn(now, &pending, &asking, &handler),
@@ -83,8 +85,12 @@ impl Router {
         }) else {
             return;
         };
-        let Outcome::Seeking(text) = self.advance(now, &pending, Event::Return(&handler)) else { return };
-        if let Err(refusal) = self.place_again(now, &pending, text) {
+        let unplaced = match self.advance(now, &pending, Event::Return(&handler)) {
+            Outcome::Seeking(text) => self.place_again(now, &pending, text),
+            Outcome::Ended(_) => Err(words::handler_gone(&session.source)),
+            _ => return,
+        };
+        if let Err(refusal) = unplaced {
             self.tell_failure(now, &pending, &session.source, &refusal);
         }
     }

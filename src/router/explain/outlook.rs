@@ -123,7 +123,7 @@ impl Outlook {
             has_it
         };
         offer_to_each(Origin::Session(sender), envelope.target(), matches, offer, |member| {
-            members.push(Arc::clone(member))
+            members.push(Arc::clone(member));
         });
         Self { picked, members, ..Self::default() }
     }

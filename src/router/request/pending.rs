@@ -258,17 +258,10 @@ impl Requests {
             }
             (Event::Bounce(handler), State::Given(given)) if Arc::ptr_eq(given, handler) => {
                 progress.attempts -= 1;
-                self.change(now, pending, progress, State::Seeking, TurnEnd::Over);
-                Outcome::Seeking(progress.text.clone())
+                self.seek(now, pending, progress)
             }
             (Event::Return(handler), State::Given(given)) if Arc::ptr_eq(given, handler) => {
-                progress.attempts -= 1;
-                progress.returned_by.push(handler.id);
-                if pending.gather.is_some() {
-                    return self.end(now, pending, progress, TurnEnd::Over);
-                }
-                self.change(now, pending, progress, State::Seeking, TurnEnd::Over);
-                Outcome::Seeking(progress.text.clone())
+                self.take_back(now, pending, progress, handler.id)
             }
             (Event::Deliver(handler), State::Given(given)) if Arc::ptr_eq(given, handler) => {
                 self.end(now, pending, progress, TurnEnd::Over)
@@ -283,11 +276,10 @@ impl Requests {
                 }
             }
             (Event::HandlerGone(session), State::Given(given)) if Arc::ptr_eq(&given.session, session) => {
-                if !pending.may_be_given_again(progress) {
-                    return self.end(now, pending, progress, TurnEnd::Over);
+                match pending.may_be_given_again(progress) {
+                    true => self.seek(now, pending, progress),
+                    false => self.end(now, pending, progress, TurnEnd::Over),
                 }
-                self.change(now, pending, progress, State::Seeking, TurnEnd::Over);
-                Outcome::Seeking(progress.text.clone())
             }
             (Event::HandlerAway(session), State::Given(given)) if Arc::ptr_eq(&given.session, session) => {
                 if !pending.may_be_given_again(progress) || !session.is_away() {
@@ -369,6 +361,28 @@ impl Requests {
         progress.state = State::Waiting(waiting);
         progress.text = Some(text);
         Outcome::Waiting
+    }
+
+    /// Takes a request from a handler that had gone when it arrived. Each handler has a part of a gather of its own.
+    fn take_back(
+        &self,
+        now: Instant,
+        pending: &Arc<Pending>,
+        progress: &mut Progress,
+        handler: SubscriptionId,
+    ) -> Outcome {
+        progress.attempts -= 1;
+        progress.returned_by.push(handler);
+        match pending.gather {
+            None => self.seek(now, pending, progress),
+            Some(_) => self.end(now, pending, progress, TurnEnd::Over),
+        }
+    }
+
+    /// Takes a request from the handler that has it, to look for another one.
+    fn seek(&self, now: Instant, pending: &Arc<Pending>, progress: &mut Progress) -> Outcome {
+        self.change(now, pending, progress, State::Seeking, TurnEnd::Over);
+        Outcome::Seeking(progress.text.clone())
     }
 
     /// Ends a request, and forgets it.

@@ -7,12 +7,12 @@ use utoipa::ToSchema;
 use super::Shared;
 use super::request::Answer;
 use crate::cluster::PeerState;
-use crate::server::cluster::{PeerRow, View};
+use crate::server::cluster::{Cluster, PeerRow, View};
 
 /// The cluster, as this node knows it.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Nodes {
+pub(super) struct ClusterView {
     /// The name of the cluster; `null` if this broker is in none.
     cluster: Option<String>,
     /// The broker that was asked.
@@ -26,13 +26,14 @@ pub(super) struct Nodes {
     /// The version of the link protocol that is spoken.
     version: Option<u8>,
     /// The other nodes, by name.
-    nodes: Vec<Node>,
+    nodes: Vec<OtherNode>,
 }
 
 /// Another node.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-struct Node {
+struct OtherNode {
+    /// Its name.
     node: String,
     incarnation: String,
     #[schema(inline)]
@@ -72,7 +73,7 @@ impl From<PeerState> for NodeState {
     }
 }
 
-impl From<PeerRow> for Node {
+impl From<PeerRow> for OtherNode {
     fn from(peer: PeerRow) -> Self {
         Self {
             node: peer.node,
@@ -87,10 +88,10 @@ impl From<PeerRow> for Node {
 }
 
 /// List the nodes of the cluster
-#[utoipa::path(get, path = "/v1/cluster", responses((status = 200, description = "The nodes.", body = Nodes)))]
-pub(super) async fn cluster(State(shared): State<Shared>) -> Answer<Nodes> {
-    Answer(match shared.broker.cluster.as_ref().map(|cluster| cluster.view()) {
-        None => Nodes {
+#[utoipa::path(get, path = "/v1/cluster", responses((status = 200, description = "The nodes.", body = ClusterView)))]
+pub(super) async fn cluster(State(shared): State<Shared>) -> Answer<ClusterView> {
+    Answer(match shared.broker.cluster.as_ref().map(Cluster::view) {
+        None => ClusterView {
             cluster: None,
             node: shared.node.to_string(),
             incarnation: None,
@@ -99,14 +100,14 @@ pub(super) async fn cluster(State(shared): State<Shared>) -> Answer<Nodes> {
             version: None,
             nodes: Vec::new(),
         },
-        Some(View { name, node, incarnation, nats, is_cut_off, version, peers }) => Nodes {
+        Some(View { name, node, incarnation, nats, is_cut_off, version, peers }) => ClusterView {
             cluster: Some(name),
             node,
             incarnation: Some(incarnation.to_string()),
             nats,
             cut_off: is_cut_off,
             version: Some(version),
-            nodes: peers.into_iter().map(Node::from).collect(),
+            nodes: peers.into_iter().map(OtherNode::from).collect(),
         },
     })
 }

@@ -18,6 +18,7 @@ use super::request::Answer;
 use super::{Admin, Shared};
 use crate::connection::Stage;
 use crate::server::calendar;
+use crate::server::cluster::Cluster;
 
 /// How long the broker's runtime may take to run a task.
 const PULSE_TIME: Duration = Duration::from_secs(2);
@@ -104,7 +105,7 @@ impl Admin {
         let warns = [
             ("history", broker.committer.as_ref().is_none_or(|committer| !committer.is_failing())),
             ("audit", !broker.adapters.audit().is_failing()),
-            ("nats", broker.cluster.as_ref().is_none_or(|cluster| cluster.is_well())),
+            ("nats", broker.cluster.as_ref().is_none_or(Cluster::is_well)),
             ("certificate", certificate),
             ("salesforce", broker.adapters.salesforce_is_called()),
         ];

@@ -1,5 +1,6 @@
 //! The digest of a configuration: what all nodes of a cluster must have in common, as one hash for each item.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use serde::{Deserialize, Serialize};
@@ -57,7 +58,8 @@ fn values(config: &Config) -> Vec<(String, String)> {
         ("protected.patterns".to_owned(), format!("{:?}", sorted(&config.protected))),
         ("requests.only".to_owned(), format!("{:?}", sorted(&config.requests.only))),
     ];
-    for (name, channel) in &config.channels {
+    let channels: BTreeMap<_, _> = config.channels.iter().collect();
+    for (name, channel) in channels {
         let Channel { scope, publish, overflow, fold_case, history, durable, retain_durable } = channel;
         let default = Channel::default();
         let mut add = |key: &str, value: String, default: String| {

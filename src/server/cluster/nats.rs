@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use async_nats::{Client, ConnectOptions, Event, Message, ServerAddr, SubscribeError, Subscriber};
 use futures_util::{FutureExt, StreamExt};
 use tokio::sync::mpsc;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::joining::Joining;
@@ -103,7 +103,7 @@ async fn connect(
     // Until NATS is there, or the time is over.
     let attempts = async {
         let mut last = String::new();
-        let until = tokio::time::Instant::now() + NATS_WAIT;
+        let until = Instant::now() + NATS_WAIT;
         loop {
             match timeout(NATS_WAIT, options.clone().connect(&servers[..])).await {
                 Ok(Ok(client)) => return Ok(client),
@@ -111,10 +111,10 @@ async fn connect(
                 Err(_) if last.is_empty() => "no answer".clone_into(&mut last),
                 Err(_) => {}
             }
-            if tokio::time::Instant::now() >= until {
+            if Instant::now() >= until {
                 return Err(unreachable(settings, &last));
             }
-            sleep(RECONNECT).await;
+            sleep_until(Instant::now() + RECONNECT).await;
         }
     };
     attempts.await
@@ -211,7 +211,10 @@ impl<'a> Node<'a> {
             let turn = self.turn(stop, joining.as_ref()).await;
             match turn {
                 Turn::Stop => return Ok(()),
-                Turn::Arrived(_, None) | Turn::Changed(None) => return Ok(self.ended()),
+                Turn::Arrived(_, None) | Turn::Changed(None) => {
+                    self.ended();
+                    return Ok(());
+                }
                 Turn::Arrived(from, Some(message)) => self.arrived(from, &message),
                 Turn::Changed(Some(Change::Connected)) => self.connected(),
                 Turn::Changed(Some(Change::Disconnected)) => self.plane.set_connected(None),
@@ -247,7 +250,7 @@ impl<'a> Node<'a> {
             message = self.beats.next() => Turn::Arrived(Inbound::Beats, message),
             message = self.own.next() => Turn::Arrived(own, message),
             () = self.plane.woken() => Turn::Woken,
-            () = sleep(due) => Turn::Due,
+            () = sleep_until(Instant::now() + due) => Turn::Due,
         }
     }
 
@@ -294,8 +297,8 @@ impl<'a> Node<'a> {
 
     async fn happened(&mut self, event: BusEvent) {
         let (plane, router) = (self.plane, self.router);
-        let now = tokio::time::Instant::now().into_std();
-        let lost = |since: Instant| Lost { since: date(plane.now().saturating_duration_since(since)) };
+        let now = Instant::now().into_std();
+        let lost = |since: std::time::Instant| Lost { since: date(plane.now().saturating_duration_since(since)) };
         match event {
             BusEvent::PeerFound { node, incarnation, .. } => {
                 tracing::info!(%node, %incarnation, "found another node of the cluster");

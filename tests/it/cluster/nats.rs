@@ -83,26 +83,28 @@ async fn no_event_is_lost_or_repeated_when_nats_servers_are_killed_or_frozen() {
     let mut crm = two.app_of("crm", "alice").await;
     let mut phone = one.app_of("phone", "alice").await;
     crm.subscribe("Calls/*/*").await;
-    let receiver = tokio::spawn(async move {
+    let receive = async {
         let mut numbers = Vec::new();
         while numbers.len() < EVENTS {
             numbers.push(crm.next().await["data"].as_u64().unwrap());
         }
-        (numbers, crm)
-    });
-    let mut often = tokio::time::interval(Duration::from_millis(5));
-    for number in 0..EVENTS {
-        often.tick().await;
-        match number {
-            100 => servers.kill(0).await,
-            250 => servers.restart(0).await,
-            // Less than the 2 s after which a peer is lost.
-            350 => servers.signal(1, "STOP").await,
-            500 => servers.signal(1, "CONT").await,
-            _ => {}
+        numbers
+    };
+    let send = async {
+        let mut often = tokio::time::interval(Duration::from_millis(5));
+        for number in 0..EVENTS {
+            often.tick().await;
+            match number {
+                100 => servers.kill(0).await,
+                250 => servers.restart(0).await,
+                // Less than the 2 s after which a peer is lost.
+                350 => servers.signal(1, "STOP").await,
+                500 => servers.signal(1, "CONT").await,
+                _ => {}
+            }
+            publish(&mut phone, number).await;
         }
-        publish(&mut phone, number).await;
-    }
-    let (numbers, _crm) = receiver.await.unwrap();
+    };
+    let (numbers, ()) = tokio::join!(receive, send);
     assert!(numbers.iter().copied().eq(0..EVENTS as u64), "lost, repeated or out of order: {numbers:?}");
 }

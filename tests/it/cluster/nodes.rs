@@ -63,7 +63,7 @@ fn number(node: &str) -> usize {
 
 /// Routers that know each other.
 pub(super) struct Nodes {
-    nodes: Vec<Core>,
+    cores: Vec<Core>,
     links: Vec<Arc<Links>>,
     under_way: UnderWay,
 }
@@ -85,10 +85,10 @@ impl Nodes {
             let router = Router::new(now, SystemTime::UNIX_EPOCH, Policy::new(config), ids, Vec::new());
             Core { router: router.with_backplane(Arc::clone(node) as _), now }
         };
-        let nodes = Self { nodes: links.iter().map(core).collect(), links, under_way };
+        let nodes = Self { cores: links.iter().map(core).collect(), links, under_way };
         for one in 0..count {
             for other in (0..count).filter(|other| *other != one) {
-                nodes.nodes[one].router.peer_linked(now, &name(other));
+                nodes.cores[one].router.peer_linked(now, &name(other));
             }
         }
         nodes.settle();
@@ -96,23 +96,23 @@ impl Nodes {
     }
 
     pub(super) fn node(&self, node: usize) -> &Core {
-        &self.nodes[node]
+        &self.cores[node]
     }
 
     /// Delivers and acknowledges everything that is under way, and what follows from it.
     pub(super) fn settle(&self) {
-        while (0..self.nodes.len()).fold(false, |any, node| self.deliver_one(node) || any) {}
+        while (0..self.cores.len()).any(|node| self.deliver_one(node)) {}
     }
 
     /// Delivers and acknowledges the next message to a node. Returns whether there was one.
     pub(super) fn deliver_one(&self, to: usize) -> bool {
         let Some((from, packet)) = self.under_way[to].lock().pop_front() else { return false };
-        let Core { router, now } = &self.nodes[to];
+        let Core { router, now } = &self.cores[to];
         match packet {
             Packet::Snapshot(bytes) => assert!(router.peer_says(*now, &name(from), &bytes)),
             Packet::Message(number, bytes) => {
                 assert!(router.peer_says(*now, &name(from), &bytes));
-                self.nodes[from].router.peer_acknowledged(&name(to), number);
+                self.cores[from].router.peer_acknowledged(&name(to), number);
             }
         }
         true
@@ -122,10 +122,10 @@ impl Nodes {
     pub(super) fn lose(&self, node: usize) {
         self.under_way[node].lock().clear();
         self.under_way.iter().for_each(|to| to.lock().retain(|(from, _)| *from != node));
-        for other in (0..self.nodes.len()).filter(|other| *other != node) {
+        for other in (0..self.cores.len()).filter(|other| *other != node) {
             for (one, other) in [(node, other), (other, node)] {
                 self.links[one].up.lock()[other] = false;
-                let Core { router, now } = &self.nodes[one];
+                let Core { router, now } = &self.cores[one];
                 router.peer_lost(*now, &name(other), Lost { since: SystemTime::UNIX_EPOCH });
             }
         }
@@ -133,9 +133,9 @@ impl Nodes {
 
     /// Links a node with all others again.
     pub(super) fn find(&self, node: usize) {
-        for other in (0..self.nodes.len()).filter(|other| *other != node) {
+        for other in (0..self.cores.len()).filter(|other| *other != node) {
             for (one, other) in [(node, other), (other, node)] {
-                let Core { router, now } = &self.nodes[one];
+                let Core { router, now } = &self.cores[one];
                 router.peer_linked(*now, &name(other));
             }
         }
@@ -144,13 +144,13 @@ impl Nodes {
 
     /// Sends a text from a session of a node, and delivers what follows. Returns the code if it was refused.
     pub(super) fn send(&self, node: usize, session: &Arc<Session>, text: &str) -> Result<(), &'static str> {
-        let sent = self.nodes[node].send(session, text).map(drop).map_err(|denied| denied.refusal.code.as_str());
+        let sent = self.cores[node].send(session, text).map(drop).map_err(|denied| denied.refusal.code.as_str());
         self.settle();
         sent
     }
 
     /// What waits for a session of a node.
     pub(super) fn take(&self, node: usize, session: &Session) -> Vec<Value> {
-        self.nodes[node].take(session)
+        self.cores[node].take(session)
     }
 }

@@ -17,7 +17,7 @@ pub(super) const KEY: &str = "000102030405060708090a0b0c0d0e0f101112131415161718
 
 /// NATS servers that know each other.
 pub(super) struct Servers {
-    servers: Vec<Server>,
+    all: Vec<Server>,
     program: PathBuf,
     folder: TempDir,
 }
@@ -44,7 +44,7 @@ impl Servers {
         std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o600)).unwrap();
         let (ports, routes): (Vec<_>, Vec<_>) = (0..count).map(|_| (free_port(), free_port())).unzip();
         let all: Vec<_> = routes.iter().map(|port| format!("nats-route://127.0.0.1:{port}")).collect();
-        let mut servers = Self { servers: Vec::new(), program, folder };
+        let mut servers = Self { all: Vec::new(), program, folder };
         for (number, port) in ports.into_iter().enumerate() {
             let (name, route, routes) = (format!("nats-{number}"), routes[number], all.join(", "));
             let config = servers.folder.path().join(format!("{name}.conf"));
@@ -60,9 +60,9 @@ impl Servers {
             );
             std::fs::write(&config, text).unwrap();
             let child = servers.spawn(&config);
-            servers.servers.push(Server { child, port, config });
+            servers.all.push(Server { child, port, config });
         }
-        for server in &servers.servers {
+        for server in &servers.all {
             server.answers().await;
         }
         Some(servers)
@@ -76,30 +76,30 @@ impl Servers {
 
     /// Ends a server at once.
     pub(super) async fn kill(&mut self, server: usize) {
-        self.servers[server].child.kill().await.unwrap();
+        self.all[server].child.kill().await.unwrap();
     }
 
     /// Starts a server again that was killed.
     pub(super) async fn restart(&mut self, server: usize) {
-        let config = self.servers[server].config.clone();
-        self.servers[server].child = self.spawn(&config);
-        self.servers[server].answers().await;
+        let config = self.all[server].config.clone();
+        self.all[server].child = self.spawn(&config);
+        self.all[server].answers().await;
     }
 
     /// Sends a server a signal.
     pub(super) async fn signal(&self, server: usize, name: &str) {
-        let pid = self.servers[server].child.id().unwrap().to_string();
+        let pid = self.all[server].child.id().unwrap().to_string();
         assert!(Command::new("kill").args(["-s", name, &pid]).status().await.unwrap().success());
     }
 
     /// The address of a server.
     pub(super) fn url(&self, server: usize) -> String {
-        format!("nats://127.0.0.1:{}", self.servers[server].port)
+        format!("nats://127.0.0.1:{}", self.all[server].port)
     }
 
     /// `[cluster]` of a node, which tries this server first.
     pub(super) fn table(&self, node: &str, first: usize) -> String {
-        let count = self.servers.len();
+        let count = self.all.len();
         let urls: Vec<_> = (0..count).map(|it| format!("\"{}\"", self.url((first + it) % count))).collect();
         let key = self.folder.path().join("key");
         format!(
