@@ -34,12 +34,15 @@
 //! 13. `Gather::state`. Held over the push of a reply or of the end.
 //! 14. `Names::folded`.
 //! 15. `Index::by_key`, a shard, then `Index::counts`.
-//! 16. `Outbox::state`. Held over the check whether its session may receive a frame. Tasks are woken after its release.
-//! 17. `Session::permissions`, `Session::proof`, `Session::address`, `HintAllowance::full_at`, `Hints::logged`, `Ids::random`,
+//! 16. `Peer::sessions`. Held over the making of a stand-in.
+//! 17. `Announced`, then `Acknowledged` of one peer. Held over the messages that tell all peers of a change.
+//! 18. `Outbox::state`. Held over the check whether its session may receive a frame. Tasks are woken after its release.
+//! 19. `Session::permissions`, `Session::proof`, `Session::address`, `HintAllowance::full_at`, `Hints::logged`, `Ids::random`,
 //!     `Commits::queue`, `Forgotten::lost`, `DiskReads`, `PendingCommits::waiting`, `EndedSessions`, `Resumes::away`,
-//!     `Resumes::by_id`, a shard, those of `resume::kept`, `Calls`, `Call::state`. No other lock is taken while one of them is
+//!     `Resumes::by_id`, a shard, those of `resume::kept`, `Calls`, `Call::state`,
+//!     `Peer::wants`, `Peer::leaving`, `Peer::asked`, `CutOff::state`, those of a [`Backplane`]. No other lock is taken while one of them is
 //!     held.
-//! 18. `Taps::list`, then `Queue::waiting` of one tap; and a ring of the flight recorder, which a worker takes only if nobody
+//! 20. `Taps::list`, then `Queue::waiting` of one tap; and a ring of the flight recorder, which a worker takes only if nobody
 //!     has it, or for some microseconds. No other lock is taken while one of them is held.
 
 mod access;

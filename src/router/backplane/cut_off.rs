@@ -48,14 +48,18 @@ impl CutOff {
 
     /// The stand-in of a handler of that node is about to end.
     pub(super) fn remember(&self, node: &str, session: &Session) {
+        let holds = session.holds.lock();
+        let handlers = holds.subscriptions.iter().filter(|it| it.is_handler());
+        let patterns: Vec<_> = handlers.map(|it| it.pattern.clone()).collect();
+        drop(holds);
         let mut state = self.state.lock();
         let Some(lost) = state.by_node.get_mut(node) else { return };
-        for subscription in session.holds.lock().subscriptions.iter().filter(|it| it.is_handler()) {
-            let Some(channel) = &subscription.pattern.channel else { continue };
+        for pattern in patterns {
+            let Some(channel) = &pattern.channel else { continue };
             let by_user = lost.handlers.entry(channel.clone()).or_default();
-            let patterns = by_user.entry(session.user().map(Box::from)).or_default();
-            if !patterns.contains(&subscription.pattern) {
-                patterns.push(subscription.pattern.clone());
+            let known = by_user.entry(session.user().map(Box::from)).or_default();
+            if !known.contains(&pattern) {
+                known.push(pattern);
             }
         }
     }
