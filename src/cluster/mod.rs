@@ -74,7 +74,7 @@ pub struct BusSettings {
 pub enum Seed {
     /// The operating system.
     System,
-    /// A generator that repeats itself. For tests only: whoever knows the number can foresee every nonce.
+    /// A generator that repeats itself. For tests only: every nonce can be foreseen from the number.
     Fixed(u64),
 }
 

@@ -232,7 +232,7 @@ impl World {
         Ok(())
     }
 
-    /// Sends some messages to one peer, seldom so many that the window is exceeded.
+    /// Sends some messages to one peer. Now and then they exceed the window.
     fn send(&mut self, at: usize) -> Result<(), String> {
         let peers: Vec<NodeId> = self.nodes[at].bus.peers().map(|peer| peer.node.clone()).collect();
         let Some(peer) = peers.get(self.random.random_range(0..peers.len().max(1))) else { return Ok(()) };
