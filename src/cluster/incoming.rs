@@ -20,7 +20,7 @@ pub(super) struct Incoming {
     /// The number of the last part that was taken.
     last: u64,
     /// Whether nothing but a snapshot is taken.
-    awaits_snapshot: bool,
+    needs_snapshot: bool,
     partial: Option<Partial>,
     /// Whether the peer has sent more than what was taken.
     gap: bool,
@@ -63,12 +63,12 @@ impl Incoming {
     /// Returns the direction from a peer that was found just now.
     pub(super) fn new(now: Instant) -> Self {
         let complete = now.checked_sub(FOUND_LATER_MAX).unwrap_or(now);
-        Self { last: 0, awaits_snapshot: true, partial: None, gap: false, asked: None, complete }
+        Self { last: 0, needs_snapshot: true, partial: None, gap: false, asked: None, complete }
     }
 
     /// Takes nothing more before the next snapshot.
     pub(super) fn begin(&mut self) {
-        self.awaits_snapshot = true;
+        self.needs_snapshot = true;
         self.partial = None;
     }
 
@@ -82,13 +82,13 @@ impl Incoming {
         match part.start {
             _ if number <= self.last => Taken::No,
             Start::Snapshot(mark) => {
-                let begun = Begun { mark, gap: !self.awaits_snapshot && number != self.last + 1 };
-                (self.last, self.awaits_snapshot) = (number, true);
+                let begun = Begun { mark, gap: !self.needs_snapshot && number != self.last + 1 };
+                (self.last, self.needs_snapshot) = (number, true);
                 self.partial = Some(Partial { is_snapshot: true, bytes: Vec::new() });
                 self.add(part, Some(begun))
             }
             Start::Message | Start::Continues if number != self.last + 1 => Taken::No,
-            Start::Message if self.awaits_snapshot => match self.partial {
+            Start::Message if self.needs_snapshot => match self.partial {
                 Some(_) => Taken::Malformed,
                 None => Taken::No,
             },
@@ -110,7 +110,7 @@ impl Incoming {
                     self.add(part, None)
                 }
                 // The rest of a message that was begun before the link broke.
-                None if self.awaits_snapshot => Taken::No,
+                None if self.needs_snapshot => Taken::No,
                 None => Taken::Malformed,
             },
         }
@@ -136,7 +136,7 @@ impl Incoming {
         match partial.is_snapshot {
             false => Taken::Whole(bytes),
             true => {
-                self.awaits_snapshot = false;
+                self.needs_snapshot = false;
                 Taken::Snapshot(begun, bytes)
             }
         }
@@ -146,7 +146,7 @@ impl Incoming {
     /// the parts of the packet.
     pub(super) fn compare(&mut self, made: Option<Instant>, data: &Data) {
         self.gap = data.sent > self.last;
-        if let Some(made) = made.filter(|_| !self.awaits_snapshot && data.queued <= self.last) {
+        if let Some(made) = made.filter(|_| !self.needs_snapshot && data.queued <= self.last) {
             self.complete = self.complete.max(made);
         }
     }
@@ -171,8 +171,8 @@ impl Incoming {
     }
 
     /// Whether nothing but a snapshot is taken, or one is being taken.
-    pub(super) fn awaits_snapshot(&self) -> bool {
-        self.awaits_snapshot
+    pub(super) fn needs_snapshot(&self) -> bool {
+        self.needs_snapshot
     }
 
     /// When everything had last been taken that the peer had queued.
@@ -244,7 +244,7 @@ mod tests {
         assert_eq!(incoming.take(3, part(Start::Continues, false)), Taken::Part(None));
         assert_eq!(incoming.take(4, part(Start::Continues, true)), Taken::Whole(Bytes::from_static(b"xxx")));
         assert!(matches!(incoming.take(5, part(Start::Snapshot(mark(true)), false)), Taken::Part(Some(_))));
-        assert!(incoming.awaits_snapshot(), "it is not complete");
+        assert!(incoming.needs_snapshot(), "it is not complete");
         let expected = Taken::Snapshot(None, Bytes::from_static(b"xx"));
         assert_eq!(incoming.take(6, part(Start::Continues, true)), expected);
     }

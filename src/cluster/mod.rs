@@ -10,6 +10,7 @@
 //! - After [`BusEvent::Broken`] and [`BusEvent::Lost`], nothing arrives from that peer before its next
 //!   [`BusEvent::Snapshot`].
 //! - A message that was sealed for another incarnation, or that was seen before, changes nothing.
+//! - A peer that does not answer what is sent to it is lost after 2 s, also if packets of it still arrive.
 //!
 //! Start at `bus`: it has all peers and their timers. `peer` is one peer, `outgoing` and `incoming` are the two directions
 //! of its link, `greeting` is how a peer proves that it is there. `packet` is the layout of a NATS message, `seal` encrypts
@@ -61,7 +62,8 @@ pub struct BusSettings {
     pub keys: Keys,
     /// The bytes of unacknowledged messages for each peer, `cluster.link_bytes`.
     pub link_bytes: usize,
-    /// The length of a NATS message: min(256 KiB, half of `max_payload`). At least 1 KiB is used.
+    /// The length of a NATS message: min(256 KiB, half of `max_payload`). At least 1 KiB is used; beats and greetings need 256
+    /// bytes more than the digest.
     pub largest: usize,
     /// What beats and greetings carry for the peers to compare. Cut off after [`DIGEST_BYTES_MAX`].
     pub digest: Vec<u8>,
@@ -72,7 +74,7 @@ pub struct BusSettings {
 pub enum Seed {
     /// The operating system.
     System,
-    /// A generator that repeats itself. For tests only: whoever knows the number can foresee every nonce.
+    /// A generator that repeats itself. For tests only: every nonce can be foreseen from the number.
     Fixed(u64),
 }
 

@@ -343,7 +343,7 @@ impl Peer {
             node: &self.about.node,
             incarnation: self.incarnation,
             state: match self.line {
-                Line::Up if self.incoming.awaits_snapshot() => PeerState::Joining,
+                Line::Up if self.incoming.needs_snapshot() => PeerState::Joining,
                 Line::Up => PeerState::Linked,
                 Line::Broken(_) => PeerState::Broken,
                 Line::Lost(_) => PeerState::Lost,

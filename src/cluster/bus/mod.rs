@@ -316,7 +316,7 @@ impl Bus {
         u64::try_from(micros).unwrap_or_default().saturating_add(1)
     }
 
-    /// Returns the time of a clock of this node that has come back.
+    /// Returns the time at which this node sent a clock that a peer sends back.
     fn at_clock(&self, now: Instant, clock: u64) -> Option<Instant> {
         let micros = Duration::from_micros(clock.checked_sub(1)?);
         self.started.checked_add(micros).filter(|at| *at <= now)

@@ -13,6 +13,9 @@ const PROOF_AGE_MAX: Duration = Duration::from_millis(2500);
 /// How long a link may be silent before its peer is lost, with the step of the simulation.
 const SILENT_MAX: Duration = Duration::from_millis(2020);
 
+/// How long a node may stand still and still read what has arrived meanwhile.
+const PAUSE: Duration = Duration::from_millis(1500);
+
 /// A message of the simulation: what it is of, and where it belongs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Content {
@@ -86,6 +89,7 @@ pub(super) struct Model {
     sent: BTreeMap<(Incarnation, Incarnation, u64), Instant>,
     /// The numbers of messages since the last snapshot of a sender, with their sequences.
     numbers: BTreeMap<(Incarnation, Incarnation), BTreeMap<Number, u64>>,
+    greatest: BTreeMap<(Incarnation, Incarnation), Number>,
     arrived: BTreeSet<u64>,
     cut_off: BTreeSet<usize>,
 }
@@ -97,6 +101,7 @@ impl Model {
             held: BTreeMap::new(),
             sent: BTreeMap::new(),
             numbers: BTreeMap::new(),
+            greatest: BTreeMap::new(),
             arrived: BTreeSet::new(),
             cut_off: BTreeSet::new(),
         }
@@ -118,13 +123,17 @@ impl Model {
         }
     }
 
-    pub(super) fn sent(&mut self, now: Instant, content: &Content, number: Number) {
+    /// Takes a message that was queued. No number is used twice.
+    pub(super) fn sent(&mut self, now: Instant, content: &Content, number: Number) -> Result<(), String> {
+        let greatest = self.greatest.entry((content.from, content.to)).or_default();
+        let rises = std::mem::replace(greatest, number) < number;
         let numbers = self.numbers.entry((content.from, content.to)).or_default();
         match content.is_snapshot {
             true => numbers.clear(),
             false => drop(self.sent.insert((content.from, content.to, content.sequence), now)),
         }
         numbers.insert(number, content.sequence);
+        ensure(rises, || format!("{number:?} is used again"))
     }
 
     /// Checks an event of the incarnation `me`.
@@ -192,7 +201,8 @@ impl Model {
         ensure(!held.lost, || "a message of a lost peer".to_owned())?;
         ensure(content.from == held.peer && content.to == me, || format!("{content:?} is for another pair"))?;
         ensure(self.arrived.insert(content.id), || format!("{content:?} arrived twice"))?;
-        let born = self.lives.get(&me).map_or(now, |life| life.born);
+        let (born, ran) = self.lives.get(&me).map_or((now, now), |life| (life.born, life.ran));
+        ensure(now <= ran + PAUSE, || format!("{content:?} was read after a pause"))?;
         let sent = self.sent.get(&(content.from, me, content.sequence)).copied();
         ensure(content.is_snapshot || sent.is_some_and(|sent| sent >= born), || format!("{content:?} is stale"))
             .map(|()| content)

@@ -8,8 +8,9 @@ use rand::rngs::StdRng;
 
 use crate::cluster::{Bus, Inbound, Incarnation, Outbound};
 
-/// Packets that somebody has recorded.
-const RECORDED_MAX: usize = 500;
+/// Packets that somebody has recorded, and how many of all: some have to be old.
+const RECORDED_MAX: usize = 300;
+const RECORDED: f64 = 0.05;
 
 /// How a network behaves. Shares are of 1.
 #[derive(Clone, Copy, Debug)]
@@ -93,7 +94,9 @@ impl Nats {
                 _ => continue,
             };
             let first = Delivery { to, inbound, payload: outbound.payload.clone() };
-            self.recorded.push_back(first.clone());
+            if random.random_bool(RECORDED) || (inbound == Inbound::Beats && random.random_bool(0.5)) {
+                self.recorded.push_back(first.clone());
+            }
             if self.recorded.len() > RECORDED_MAX {
                 self.recorded.remove(random.random_range(0..RECORDED_MAX));
             }

@@ -9,7 +9,7 @@ use rand::{RngExt, SeedableRng};
 use super::model::{Content, Model, ensure};
 use super::nats::{Delivery, Nats, Weather};
 use crate::cluster::bus::start;
-use crate::cluster::{Bus, BusEvent, BusSettings, Inbound, Incarnation, Keys, NoLink, NodeId, PeerState, Seed};
+use crate::cluster::{Bus, BusEvent, BusSettings, Inbound, Incarnation, Keys, NodeId, PeerState, Seed};
 
 const STEP: Duration = Duration::from_millis(10);
 
@@ -32,6 +32,12 @@ struct Node {
     dead: Option<Instant>,
     /// Messages sent to each incarnation.
     sent: BTreeMap<Incarnation, u64>,
+}
+
+/// Whether a bus has taken a message.
+enum Sent {
+    Yes,
+    No,
 }
 
 pub(super) struct World {
@@ -195,7 +201,7 @@ impl World {
             self.settle(at)?;
         }
         if self.random.random_bool(0.1) && self.now < self.start + STORM + SETTLE / 2 {
-            self.send(at);
+            self.send(at)?;
             self.settle(at)?;
         }
         let incarnation = self.nodes[at].bus.incarnation();
@@ -220,48 +226,47 @@ impl World {
             self.model.happened(self.now, me, &event).map_err(|broken| format!("{event:?} at {me}: {broken}"))?;
             if let BusEvent::SnapshotWanted { node } = &event {
                 // The peer may be lost by now.
-                self.message(at, node, None).ok();
+                self.message(at, node, None)?;
             }
         }
         Ok(())
     }
 
-    /// Sends some messages to one peer, seldom so many that the window is exceeded.
-    fn send(&mut self, at: usize) {
+    /// Sends some messages to one peer. Now and then they exceed the window.
+    fn send(&mut self, at: usize) -> Result<(), String> {
         let peers: Vec<NodeId> = self.nodes[at].bus.peers().map(|peer| peer.node.clone()).collect();
-        let Some(peer) = peers.get(self.random.random_range(0..peers.len().max(1))) else { return };
+        let Some(peer) = peers.get(self.random.random_range(0..peers.len().max(1))) else { return Ok(()) };
         let many = self.trouble > 0.0 && self.random.random_bool(0.01);
         let count = self.random.random_range(1..if many { 200 } else { 8 });
         for _ in 0..count {
             let length = if self.random.random_bool(0.05) { 3000 } else { self.random.random_range(0..200) };
-            if self.message(at, peer, Some(length)).is_err() {
+            if let Sent::No = self.message(at, peer, Some(length))? {
                 break;
             }
         }
+        Ok(())
     }
 
     /// Sends a message, or a snapshot.
-    fn message(&mut self, at: usize, peer: &NodeId, length: Option<usize>) -> Result<(), NoLink> {
+    fn message(&mut self, at: usize, peer: &NodeId, length: Option<usize>) -> Result<Sent, String> {
         self.ids += 1;
         let node = &mut self.nodes[at];
-        let to = node.bus.peers().find(|view| view.node == peer).map(|view| view.incarnation).ok_or(NoLink::Down)?;
+        let view = node.bus.peers().find(|view| view.node == peer);
+        let Some(to) = view.map(|view| view.incarnation) else { return Ok(Sent::No) };
         let sent = node.sent.get(&to).copied().unwrap_or_default();
         let is_snapshot = length.is_none();
         let sequence = if is_snapshot { sent } else { sent + 1 };
         let content = Content { from: node.bus.incarnation(), to, sequence, is_snapshot, id: self.ids };
-        match length {
+        let number = match length {
             None => {
                 let length = if self.random.random_bool(0.3) { 2500 } else { 100 };
-                let number = node.bus.snapshot(self.now, peer, content.write(length))?;
-                self.model.sent(self.now, &content, number);
+                node.bus.snapshot(self.now, peer, content.write(length))
             }
-            Some(length) => {
-                let number = node.bus.send(self.now, peer, content.write(length.max(Content::BYTES)))?;
-                node.sent.insert(to, sequence);
-                self.model.sent(self.now, &content, number);
-            }
-        }
-        Ok(())
+            Some(length) => node.bus.send(self.now, peer, content.write(length.max(Content::BYTES))),
+        };
+        let Ok(number) = number else { return Ok(Sent::No) };
+        node.sent.insert(to, sequence);
+        self.model.sent(self.now, &content, number).map(|()| Sent::Yes)
     }
 
     /// Makes something bad happen.
