@@ -241,14 +241,17 @@ pub(crate) fn check(config: &mut Config, places: &Places, report: &mut Report) {
         (SERVERS, cluster.servers.is_empty()),
         (KEY_FILE, cluster.key_file.is_none()),
     ];
-    for (key, _) in missing.into_iter().filter(|(_, is_missing)| *is_missing) {
-        report.add(places.written(key).unwrap_or(place), key, "is required with [cluster]");
+    for (key, is_missing) in missing {
+        // What cannot be read is not missing too.
+        if is_missing && !report.has_within(key) {
+            report.add(place, key, "is required with [cluster]");
+        }
     }
     let mut proofs = cluster.proofs().into_iter().filter(|(_, file)| file.is_some()).map(|(key, _)| key);
     if let (Some(first), Some(second)) = (proofs.next(), proofs.next())
         && let Some(place) = places.written(second)
     {
-        report.add(place, second, format!("stands beside {first}: a node proves itself in one way"));
+        report.add(place, second, format!("cannot be used with {first}: a node proves itself in one way"));
     }
     for (written, other, missing) in [
         (CERTIFICATE, CERTIFICATE_KEY, cluster.certificate_key_file.is_none()),
@@ -273,7 +276,7 @@ pub(crate) fn check(config: &mut Config, places: &Places, report: &mut Report) {
     kept.sort_unstable();
     for name in kept {
         let (history, retain) = (format!("channels.{name}.history"), format!("channels.{name}.retain"));
-        let written = [&history, &retain].into_iter().find_map(|key| Some((key, places.of(key)?)));
+        let written = [&history, &retain].into_iter().find_map(|key| Some((key, &places.values().get(key)?.1)));
         let (key, place) = written.unwrap_or((&history, place));
         report.add(place, key.as_str(), "cannot be used with [cluster] yet: a cluster keeps no history");
     }

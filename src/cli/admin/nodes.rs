@@ -15,8 +15,8 @@ Examples:
   switchboard nodes
   switchboard nodes --json | jq '.nodes[].state'
 
-STATE is how the link to a node is: linked, joining, broken or lost. LIVE: the node accepts sessions. HEARD is how long ago \
-something of it arrived, and WINDOW the bytes that it has been sent and has not acknowledged.")]
+STATE is how the link to a node is: linked, joining, broken or lost. LIVE: the node accepts sessions. SILENT is how long ago the \
+last message of it arrived, and WINDOW the bytes that it has been sent and has not acknowledged.")]
 pub(crate) struct Nodes {
     /// Print the answer as JSON
     #[arg(long)]
@@ -67,7 +67,7 @@ pub(crate) async fn run(arguments: Nodes, output: &mut Output) -> anyhow::Result
         output.line("no other node")?;
         return Ok(Exit::Done);
     }
-    let head = ["NODE", "STATE", "LIVE", "HEARD", "WINDOW", "INCARNATION"].map(str::to_owned);
+    let head = ["NODE", "STATE", "LIVE", "SILENT", "WINDOW", "INCARNATION"].map(str::to_owned);
     let row = |it: &Other| {
         [
             it.node.clone(),

@@ -1,7 +1,7 @@
 //! What nodes say to each other: the content of link messages, version 1.
 //!
-//! A message is written with postcard: fields in order, lengths before texts, no names. Whoever changes a type here makes
-//! another version of the link protocol.
+//! A message is written with postcard: fields in order, lengths before texts, no names. A changed type here
+//! is another version of the link protocol.
 
 use serde::{Deserialize, Serialize};
 use wire::{Pattern, command};

@@ -121,7 +121,7 @@ impl Router {
         }
     }
 
-    /// A message arrived by the link to a node. Returns `false` if it is no message of a node.
+    /// A message arrived by the link to a node. Returns `false` if it cannot be read.
     pub fn peer_says(&self, now: Instant, node: &str, bytes: &[u8]) -> bool {
         let Some(peer) = self.cluster.as_ref().and_then(|cluster| cluster.peer(node)) else { return true };
         let Some(message) = Message::read(bytes) else { return false };

@@ -40,7 +40,7 @@ struct OtherNode {
     state: NodeState,
     /// It accepts sessions.
     live: bool,
-    /// How long ago something of it arrived, in milliseconds.
+    /// How long ago the last message of it arrived, in milliseconds.
     last_heard_ms: u64,
     /// What it has been sent and has not acknowledged, in bytes.
     window_bytes: usize,
@@ -58,7 +58,7 @@ enum NodeState {
     Joining,
     /// The link broke and begins anew.
     Broken,
-    /// Nothing was heard of the node.
+    /// Nothing of the node arrives.
     Lost,
 }
 

@@ -292,7 +292,7 @@ impl<'a> Node<'a> {
     /// The library gave up, which it never does by itself.
     fn ended(&self) {
         self.plane.set_connected(None);
-        tracing::error!("the connection to NATS has ended for good; restart this node");
+        tracing::error!("the connection to NATS has ended and does not come again; restart this node");
     }
 
     async fn happened(&mut self, event: BusEvent) {

@@ -40,6 +40,7 @@ async fn each_call_has_its_right_and_refuses_everybody_else() {
         ("GET /v1/subscriptions", "read"),
         ("GET /v1/requests", "read"),
         ("GET /v1/channels", "read"),
+        ("GET /v1/cluster", "read"),
         ("GET /v1/retained", "read"),
         ("GET /v1/history", "read"),
         ("GET /v1/recent", "read"),

@@ -4,6 +4,6 @@
 mod nats;
 mod nodes;
 mod routing;
-mod servers;
+pub(crate) mod servers;
 mod starting;
 mod stress;

@@ -13,10 +13,10 @@ use crate::support::programs::python;
 use crate::support::{Broker, within};
 
 /// The key of a cluster.
-pub(super) const KEY: &str = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f";
+pub(crate) const KEY: &str = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f";
 
 /// NATS servers that know each other.
-pub(super) struct Servers {
+pub(crate) struct Servers {
     all: Vec<Server>,
     program: PathBuf,
     folder: TempDir,
@@ -35,7 +35,7 @@ fn free_port() -> u16 {
 
 impl Servers {
     /// This many servers. `None`: this machine has no Python, with whose packages nats-server is installed.
-    pub(super) async fn start(count: usize) -> Option<Self> {
+    pub(crate) async fn start(count: usize) -> Option<Self> {
         let program = python().await?.parent().unwrap().join("nats-server");
         assert!(program.exists(), "no nats-server in target/python: run ./test, which installs it");
         let folder = tempfile::tempdir().unwrap();
@@ -75,30 +75,30 @@ impl Servers {
     }
 
     /// Ends a server at once.
-    pub(super) async fn kill(&mut self, server: usize) {
+    pub(crate) async fn kill(&mut self, server: usize) {
         self.all[server].child.kill().await.unwrap();
     }
 
     /// Starts a server again that was killed.
-    pub(super) async fn restart(&mut self, server: usize) {
+    pub(crate) async fn restart(&mut self, server: usize) {
         let config = self.all[server].config.clone();
         self.all[server].child = self.spawn(&config);
         self.all[server].answers().await;
     }
 
     /// Sends a server a signal.
-    pub(super) async fn signal(&self, server: usize, name: &str) {
+    pub(crate) async fn signal(&self, server: usize, name: &str) {
         let pid = self.all[server].child.id().unwrap().to_string();
         assert!(Command::new("kill").args(["-s", name, &pid]).status().await.unwrap().success());
     }
 
     /// The address of a server.
-    pub(super) fn url(&self, server: usize) -> String {
+    pub(crate) fn url(&self, server: usize) -> String {
         format!("nats://127.0.0.1:{}", self.all[server].port)
     }
 
     /// `[cluster]` of a node, which tries this server first.
-    pub(super) fn table(&self, node: &str, first: usize) -> String {
+    pub(crate) fn table(&self, node: &str, first: usize) -> String {
         let count = self.all.len();
         let urls: Vec<_> = (0..count).map(|it| format!("\"{}\"", self.url((first + it) % count))).collect();
         let key = self.folder.path().join("key");
@@ -110,12 +110,12 @@ impl Servers {
     }
 
     /// A node in open mode, which tries this server first.
-    pub(super) async fn node(&self, node: &str, first: usize) -> Broker {
+    pub(crate) async fn node(&self, node: &str, first: usize) -> Broker {
         Broker::open_with(&self.table(node, first)).await
     }
 
     /// Writes another file of keys. Returns its path.
-    pub(super) fn key_file(&self, text: &str) -> PathBuf {
+    pub(crate) fn key_file(&self, text: &str) -> PathBuf {
         let path = self.folder.path().join("other-key");
         std::fs::write(&path, text).unwrap();
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();

@@ -9,7 +9,7 @@ use super::{Given, HASH, check, check_file, check_variables, load, told};
 #[test]
 fn an_unknown_key_names_the_nearest_known_one() {
     check_file(
-        "rate = 5\nlisen = []\n[limits]\njson_dept = 3\n[limit]\nrate = 1\n[cluster]\nurl = 'x'\n[auth.jwt]\nissuer = 'x'\n\
+        "rate = 5\nlisen = []\n[limits]\njson_dept = 3\n[limit]\nrate = 1\n[nats]\nurl = 'x'\n[auth.jwt]\nissuer = 'x'\n\
          [http]\ntls_cert = 'x'\n\"\\u0007\" = 1",
         "1: rate: unknown key
            hint: did you mean limits.rate?
@@ -19,7 +19,7 @@ fn an_unknown_key_names_the_nearest_known_one() {
            hint: did you mean limits.json_depth?
          5: limit: unknown key
            hint: did you mean limits?
-         7: cluster: unknown key
+         7: nats: unknown key
          10: auth.jwt.issuer: must be a table: [auth.jwt.issuer]
          12: http.tls_cert: unknown key
          13: http.\\u{7}: unknown key",

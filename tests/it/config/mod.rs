@@ -2,6 +2,7 @@
 
 mod admin;
 mod changes;
+mod cluster;
 mod commands;
 mod folder;
 mod hints;

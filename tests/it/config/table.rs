@@ -21,6 +21,7 @@ pub(super) fn other(row: &Row) -> Option<String> {
     Some(match row.kind.as_str() {
         // Alone they would be mistakes.
         _ if row.key.starts_with("tls.") && row.key != "tls.client_required" => return None,
+        _ if row.key.starts_with("cluster.") => return None,
         // It needs a certificate, and the next one another address than the other listeners.
         _ if row.key == "admin.tls" => return None,
         _ if row.key == "admin.listen" => "['127.0.0.1:78']".to_owned(),
@@ -69,8 +70,9 @@ fn is_value(row: &Row) -> bool {
 
 #[test]
 fn the_defaults_in_the_table_are_the_defaults_of_the_program() {
-    // Any key of a table that proves users turns it on.
-    let always = |row: &Row| is_value(row) && !row.key.starts_with("auth.salesforce_");
+    // Any key of a table that proves users turns it on, and a key of [cluster] needs others.
+    let alone = |row: &Row| !row.key.starts_with("auth.salesforce_") && !row.key.starts_with("cluster.");
+    let always = |row: &Row| is_value(row) && alone(row);
     let file = file_of(&rows(), |row| always(row).then(|| row.default.to_owned()));
     assert_eq!(file.lines().count(), 102, "other defaults are words:\n{file}");
     let loaded = load(&Given { file: Some(&file), ..Given::default() }).unwrap();

@@ -97,6 +97,9 @@ pub(super) async fn scrape(broker: &Broker, admin: SocketAddr) -> Scrape {
     Scrape { text: response.body }
 }
 
+/// The labels of each metric, and their values.
+pub(super) type Labels = BTreeMap<String, BTreeMap<String, BTreeSet<String>>>;
+
 /// An answer in the text format.
 pub(super) struct Scrape {
     text: String,
@@ -115,8 +118,8 @@ impl Scrape {
     }
 
     /// The labels of each metric, and the values of each.
-    pub(super) fn labels(&self) -> BTreeMap<String, BTreeMap<String, BTreeSet<String>>> {
-        let mut labels: BTreeMap<String, BTreeMap<String, BTreeSet<String>>> = BTreeMap::new();
+    pub(super) fn labels(&self) -> Labels {
+        let mut labels = Labels::new();
         for line in self.text.lines().filter(|line| !line.starts_with('#')) {
             let (sample, _) = line.rsplit_once(' ').unwrap();
             let (name, pairs) = sample.split_once('{').unwrap_or((sample, ""));

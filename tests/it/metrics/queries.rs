@@ -7,7 +7,9 @@ use std::process::Command;
 use serde_json::Value;
 use switchboard::telemetry::metrics::reference;
 
-use super::everything::Everything;
+use super::everything::{Everything, Labels, scrape};
+use crate::cluster::servers::Servers;
+use crate::support::Broker;
 
 const DASHBOARD: &str = "deploy/grafana/switchboard.json";
 const ALERTS: &str = "deploy/prometheus/alerts.yaml";
@@ -112,12 +114,23 @@ fn faults(query: &str, scrape: &BTreeMap<String, BTreeMap<String, BTreeSet<Strin
     faults
 }
 
+/// The same of a node of a cluster; `None` without a NATS server.
+async fn of_a_node() -> Option<Labels> {
+    let servers = Servers::start(1).await?;
+    let node = Broker::open_with(&format!("[admin]\nlisten = ['127.0.0.1:0']\n{}", servers.table("node", 0))).await;
+    Some(scrape(&node, node.admin().await).await.labels())
+}
+
 #[tokio::test]
 async fn each_query_of_dashboard_and_alerts_finds_its_metrics_in_a_live_scrape() {
     let broker = Everything::start().await;
     let scrape = broker.scrape().await;
-    let labels = scrape.labels();
+    let mut labels = scrape.labels();
+    let node = of_a_node().await;
+    let is_for_nodes = |query: &String| query.contains("switchboard_cluster_");
     let queries = of_dashboard().into_iter().chain(of_alerts().into_values());
+    let queries = queries.filter(|query| node.is_some() || !is_for_nodes(query));
+    labels.extend(node.iter().flatten().map(|(name, labels)| (name.clone(), labels.clone())));
     let wrong: Vec<String> = queries
         .map(|query| (faults(&query, &labels), query))
         .filter(|(faults, _)| !faults.is_empty())
@@ -165,6 +178,7 @@ fn there_is_an_alert_for_each_thing_that_needs_somebody() {
         "> 0.01 * sum",
         "switchboard_slow_consumers_total",
         "switchboard_storage_errors_total",
+        "switchboard_cluster_nodes_lost_total",
         "switchboard_salesforce_breaker_open == 1",
         "switchboard_salesforce_api_calls_remaining < 0.1 * switchboard_salesforce_api_calls_limit",
         "process_open_fds > 0.8 * process_max_fds",
