@@ -282,7 +282,7 @@ impl Router {
         for log in &applied.removed {
             self.history.forget(&LogName::from(log));
         }
-        for (log, first) in &applied.trimmed {
+        for (log, first) in applied.trimmed.iter().chain(&applied.damaged) {
             self.history.trim_to(now, &LogName::from(log), *first);
         }
     }

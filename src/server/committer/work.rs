@@ -156,6 +156,10 @@ impl Work {
                 tracing::warn!(%log, first, "history.disk_bytes is reached: a log lost its oldest events");
             }
             self.router.lost_on_disk(now(), &applied);
+            for (log, first) in &applied.damaged {
+                tracing::error!(%log, first, "the history was damaged while it was in use: a log lost its events on disk");
+                self.router.metrics().storage_errors.count(StoredFile::History);
+            }
         });
         (outcome.inspect_err(|error| self.failed(error, file_of(changes))), batch)
     }

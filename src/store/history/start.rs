@@ -150,6 +150,7 @@ impl HistoryFile {
             failed_bytes: 0,
             logs: contents.logs,
             bytes,
+            damaged: Vec::new(),
             known: contents.known,
             doubtful: Vec::new(),
             doubtful_logs: BTreeSet::new(),
