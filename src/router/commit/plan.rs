@@ -144,24 +144,36 @@ impl Router {
 
     /// Delivers the events of a batch that is on disk, or refuses them if it is not, and tells their connections.
     pub fn finish(&self, now: Instant, batch: Batch, is_on_disk: bool) {
-        for Item { mut event, planned, .. } in batch.events {
-            let routed = match planned {
-                Err(refusal) => self.refuse_committed(now, &event, refusal),
-                Ok(planned) if !is_on_disk && planned.is_stored() => self.refuse_committed(now, &event, unavailable()),
-                Ok(planned) => self.deliver_committed(now, &event, &planned),
+        for Item { event, planned, .. } in batch.events {
+            let planned = match planned {
+                Ok(planned) if !is_on_disk && planned.is_stored() => Err(unavailable()),
+                planned => planned,
             };
-            let outcome = routed.map_err(|refusal| Denied { refusal, is_request: false });
-            if event.to == To::Rules {
-                event.tell_sender(now, &outcome);
-            }
-            if let Some(rest) = event.rest.take() {
-                self.note_will(now, &event.sender, outcome.as_ref().err().map(|denied| &denied.refusal), rest);
-            }
-            if let Some(Err(Err(denied))) = event.outcome.take().map(|sender| sender.send(outcome)) {
-                // The ticket was dropped, because its session has ended.
-                let (source, code) = (&*event.sender.source, denied.refusal.code.as_str());
-                tracing::debug!(source, code, "an event of a durable channel was not published");
-            }
+            self.finish_event(now, event, planned);
+        }
+    }
+
+    /// Refuses an event that waits for the disk, because nothing is written any more.
+    pub fn refuse_waiting(&self, now: Instant, event: Uncommitted) {
+        self.finish_event(now, event, Err(unavailable()));
+    }
+
+    fn finish_event(&self, now: Instant, mut event: Uncommitted, planned: Result<Planned, Refusal>) {
+        let routed = match planned {
+            Err(refusal) => self.refuse_committed(now, &event, refusal),
+            Ok(planned) => self.deliver_committed(now, &event, &planned),
+        };
+        let outcome = routed.map_err(|refusal| Denied { refusal, is_request: false });
+        if event.to == To::Rules {
+            event.tell_sender(now, &outcome);
+        }
+        if let Some(rest) = event.rest.take() {
+            self.note_will(now, &event.sender, outcome.as_ref().err().map(|denied| &denied.refusal), rest);
+        }
+        if let Some(Err(Err(denied))) = event.outcome.take().map(|sender| sender.send(outcome)) {
+            // The ticket was dropped, because its session has ended.
+            let (source, code) = (&*event.sender.source, denied.refusal.code.as_str());
+            tracing::debug!(source, code, "an event of a durable channel was not published");
         }
     }
 
