@@ -1,5 +1,7 @@
 //! The threads that commit and watch, with a disk that fails, hangs, or is full.
 
+mod reads;
+
 use std::collections::BTreeMap;
 use std::future::poll_fn;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -38,10 +40,16 @@ fn router(config: &Config) -> Router {
 
 impl Stage {
     fn new(config: &Config) -> Self {
-        let disk = FaultyDisk::with_history('a');
+        Self::on(FaultyDisk::with_history('a'), config)
+    }
+
+    /// A broker that begins with what the disk has.
+    fn on(disk: FaultyDisk, config: &Config) -> Self {
         let (router, queue) = router(config).with_commits();
         let (router, reads) = router.with_disk_reads();
-        let file = disk.open_history('a', limits(config), &mut |_| {}).unwrap().unwrap();
+        let mut loading = router.loading(now(), SystemTime::UNIX_EPOCH);
+        let file = disk.open_history('a', limits(config), &mut |it| loading.add(it)).unwrap().unwrap();
+        drop(loading);
         let router = Arc::new(router);
         let committer = Committer::start(&router, (queue, reads), file, config).unwrap();
         Self { disk, router, committer }

@@ -25,7 +25,8 @@ impl HistoryFile {
         }
         self.open.release_all();
         let reopened = self.name.guarded(|| {
-            let database = shared_builder().create_with_backend(self.disk.open()?)?;
+            let mut builder = shared_builder();
+            let database = builder.set_cache_size(self.disk.cache_bytes()).create_with_backend(self.disk.open()?)?;
             let mut transaction = database.begin_write()?;
             transaction.set_quick_repair(true);
             let restored = self.restore(&transaction)?;
