@@ -302,6 +302,12 @@ impl Connection {
         }
         let Phase::Registered(session) = &self.phase else { return };
         if self.attachment != 0 {
+            if self.is_reply_held() {
+                if let Some(end) = session.outbox().take_proof_end() {
+                    self.limit_proof(now, end);
+                }
+                return;
+            }
             if let Some(end) = self.take_resumable(now, (session, self.attachment), most - own, router, frames) {
                 self.limit_proof(now, end);
             }
@@ -338,6 +344,9 @@ impl Connection {
     pub fn poll_ready(&self, cx: &mut task::Context<'_>) -> Poll<()> {
         if !self.replies.is_empty() {
             return Poll::Ready(());
+        }
+        if self.is_reply_held() {
+            return self.poll_end(cx).map(drop);
         }
         self.session().map_or(Poll::Pending, |session| session.outbox().taker(self.attachment).poll_ready(cx))
     }

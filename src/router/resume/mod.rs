@@ -21,6 +21,7 @@ use wire::command;
 use zeroize::Zeroizing;
 
 use crate::config;
+use crate::router::commit::CommitTicket;
 use crate::router::end::Ending;
 use crate::router::outbox::{End, Unresumable, Window};
 use crate::router::presence::Change;
@@ -92,6 +93,8 @@ pub enum Resumption {
         ticket: ResumeTicket,
         /// Why another one does not continue, if the client named one.
         reason: Option<ResumeReason>,
+        /// The end of that one, if its will waits for the disk: it precedes the reply.
+        ending: Option<CommitTicket>,
     },
     /// The session continues.
     Resumed {
@@ -316,12 +319,13 @@ impl Router {
         let joined = self.join(now, registration, except, prepare, || self.reloads() == wanted.reloads)?;
         let Some(session) = joined else { return Ok(None) };
         self.resumes.by_id.insert(session.id, Known::Alive(Arc::clone(&session)));
-        if let Some((ending, attachment)) = ending {
+        let ending = ending.and_then(|(ending, attachment)| {
             self.end_unresumable(now, &ending, attachment);
-        }
+            ending.earlier_commits()
+        });
         self.tell_presence(now, &session, Change::Joined);
         let ticket = self.ticket(session.id, 0);
-        Ok(Some(Registered { session, attachment, resumption: Resumption::Begun { ticket, reason } }))
+        Ok(Some(Registered { session, attachment, resumption: Resumption::Begun { ticket, reason, ending } }))
     }
 
     fn resume(
