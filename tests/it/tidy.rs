@@ -39,7 +39,7 @@ const ARROWS: &[(&str, &[&[&str]])] = &[
 const MAY_NAME_CHANNELS: &[&str] = &["salesforce", "credentials", "config", "cli"];
 
 /// Files of the core that may wait: the connection's driver, and the signals of a drain that it waits for.
-const MAY_WAIT: &[&str] = &["src/connection/driver.rs", "src/connection/shutdown.rs"];
+const MAY_WAIT: &[&str] = &["src/connection/driver/mod.rs", "src/connection/shutdown.rs"];
 
 fn sources() -> Vec<(PathBuf, String)> {
     fn walk(folder: &Path, found: &mut Vec<(PathBuf, String)>) {
