@@ -20,6 +20,7 @@ mod proof;
 #[cfg(test)]
 mod races;
 mod rate;
+mod register;
 mod renew;
 mod resume;
 mod settings;
@@ -48,13 +49,13 @@ use crate::config::Limits;
 use crate::router::{Allowance, End, Ending, OnFull, Router, Session};
 use crate::telemetry::metrics::SlowFor;
 use crate::websocket::{Frame, ping};
-use command::Verifying;
 use commits::Commits;
 use heartbeat::{Beat, Heartbeat};
 use log::Leaving;
 use looking::Looking;
 use pause::Pause;
 use proof::Proven;
+use register::Verifying;
 use timer::{Timer, Timers};
 
 /// Replies that wait in the connection's own queue before it is read on.

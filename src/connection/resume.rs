@@ -9,9 +9,9 @@ use std::time::Instant;
 use serde_json::{Map, Value};
 use wire::{CloseCode, ErrorCode, Refusal, notice};
 
-use super::command::{Verifying, register, seconds};
 use super::message::Next;
 use super::pause::Pause;
+use super::register::{Verifying, register, seconds};
 use super::{Connection, Effect, Phase};
 use crate::router::{Allowances, End, HeldLine, ResumeTicket, Resumption, Router, Session};
 use crate::websocket::Frame;
