@@ -22,7 +22,7 @@ pub struct History {
     pub disk_bytes: usize,
     /// `commit`: how long a durable event waits for others that share its commit.
     pub commit: Duration,
-    /// `timeout`: how long a durable event may wait for its turn, and then for the disk.
+    /// `timeout`: how long a durable event, or a read of earlier ones, may wait for its turn, and then for the disk.
     pub timeout: Duration,
     /// `waiting`: durable events that wait for the disk.
     pub waiting: usize,
@@ -101,7 +101,8 @@ pub(crate) static HISTORY_KEYS: &[Key<Config>] = &[
         unit: "",
         meaning: "How long an event of a durable channel may wait for its turn to be written, and how long the disk may then \
                   take. Beyond either, it is refused with `STORAGE_UNAVAILABLE` and delivered to nobody, so no publisher \
-                  waits for a disk that does not answer.",
+                  waits for a disk that does not answer. The same for each read of earlier events that a Subscribe with \
+                  `recover`, or a replay, needs from the disk.",
     },
     Key {
         name: "history.waiting",

@@ -86,6 +86,7 @@ impl Connection {
             let attachment = std::mem::take(&mut self.attachment);
             let taker = session.outbox().taker(attachment);
             if attachment != 0 && matches!(leaving.ending, Ending::Closed(_)) {
+                self.release_reply();
                 // Sent before the Close frame, and kept if the session goes on.
                 self.take_resumable(now, (&session, attachment), usize::MAX, router, &mut frames);
             }

@@ -2,6 +2,8 @@
 //!
 //! Further ones may join them, and share their commit. Anything else is held, and the connection is not read, until all are
 //! on disk: so the order of what a session sends is the order of its effects.
+//!
+//! The reply to a Register waits in the same way, if its session takes the place of one whose will waits for the disk.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -12,6 +14,7 @@ use zeroize::Zeroizing;
 
 use super::{Connection, Effect};
 use crate::router::{CommitTicket, Denied, Routed, Router, Session};
+use crate::websocket::Frame;
 
 /// The envelopes of a session that wait at once, and the bytes of their texts beyond which none is added.
 const WAITING_MAX: usize = 64;
@@ -25,6 +28,8 @@ pub(super) struct Commits {
     /// What became of the first ones. The router has told the session.
     done: Vec<Result<Routed, Denied>>,
     held: Option<Held>,
+    /// The reply to the Register of this session, which precedes everything else of it.
+    reply: Option<Frame>,
 }
 
 struct Waiting {
@@ -41,7 +46,15 @@ pub(super) enum Held {
 impl Commits {
     /// Whether another envelope may join.
     fn has_room(&self) -> bool {
-        self.held.is_none() && self.waiting.len() < WAITING_MAX && self.bytes < WAITING_BYTES_MAX
+        self.held.is_none()
+            && self.reply.is_none()
+            && self.waiting.len() < WAITING_MAX
+            && self.bytes < WAITING_BYTES_MAX
+    }
+
+    /// Holds the reply to the Register until nothing waits any more.
+    pub(super) fn hold_reply(&mut self, reply: Frame) {
+        self.reply = Some(reply);
     }
 
     #[cold]
@@ -65,6 +78,17 @@ impl Connection {
     /// Whether the next message may be read, as far as commits are concerned.
     pub(super) fn may_join(&self) -> bool {
         self.commits.as_ref().is_none_or(|commits| commits.has_room())
+    }
+
+    /// Whether the reply to the Register waits, so that nothing of the session may be sent.
+    pub(super) fn is_reply_held(&self) -> bool {
+        self.commits.as_ref().is_some_and(|commits| commits.reply.is_some())
+    }
+
+    /// Sends the reply to the Register, if it waits.
+    pub(super) fn release_reply(&mut self) {
+        let reply = self.commits.as_mut().and_then(|commits| commits.reply.take());
+        self.replies.extend(reply);
     }
 
     /// Lets an envelope wait for the disk.
@@ -93,11 +117,12 @@ impl Connection {
                 Err(Denied { refusal, .. }) => self.log_refusal(None, &refusal),
             }
         }
-        let held = match &mut self.commits {
-            Some(commits) if commits.waiting.is_empty() => commits.held.take(),
+        let (held, reply) = match &mut self.commits {
+            Some(commits) if commits.waiting.is_empty() => (commits.held.take(), commits.reply.take()),
             Some(_) | None => return None,
         };
         self.commits = None;
+        self.replies.extend(reply);
         match held? {
             Held::Text(text) => self.message(now, Some(&text), router),
             Held::Binary => self.message(now, None, router),

@@ -20,6 +20,7 @@ mod proof;
 #[cfg(test)]
 mod races;
 mod rate;
+mod register;
 mod renew;
 mod resume;
 mod settings;
@@ -48,13 +49,13 @@ use crate::config::Limits;
 use crate::router::{Allowance, End, Ending, OnFull, Router, Session};
 use crate::telemetry::metrics::SlowFor;
 use crate::websocket::{Frame, ping};
-use command::Verifying;
 use commits::Commits;
 use heartbeat::{Beat, Heartbeat};
 use log::Leaving;
 use looking::Looking;
 use pause::Pause;
 use proof::Proven;
+use register::Verifying;
 use timer::{Timer, Timers};
 
 /// Replies that wait in the connection's own queue before it is read on.
@@ -302,6 +303,12 @@ impl Connection {
         }
         let Phase::Registered(session) = &self.phase else { return };
         if self.attachment != 0 {
+            if self.is_reply_held() {
+                if let Some(end) = session.outbox().take_proof_end() {
+                    self.limit_proof(now, end);
+                }
+                return;
+            }
             if let Some(end) = self.take_resumable(now, (session, self.attachment), most - own, router, frames) {
                 self.limit_proof(now, end);
             }
@@ -338,6 +345,9 @@ impl Connection {
     pub fn poll_ready(&self, cx: &mut task::Context<'_>) -> Poll<()> {
         if !self.replies.is_empty() {
             return Poll::Ready(());
+        }
+        if self.is_reply_held() {
+            return self.poll_end(cx).map(drop);
         }
         self.session().map_or(Poll::Pending, |session| session.outbox().taker(self.attachment).poll_ready(cx))
     }
@@ -465,55 +475,6 @@ impl Connection {
         }
         self.heartbeat.set(limits.heartbeat, limits.missed_pings);
         self.limits = limits;
-    }
-
-    fn wait_for_receivers(&mut self, now: Instant, pressed: Vec<Arc<Session>>) {
-        let allowance = self.allowance.get_or_insert_with(|| Box::new(Allowance::publisher(now)));
-        if let Some((pause, until)) = Pause::begin(now, pressed, allowance) {
-            self.begin_pause(now, pause, until);
-        }
-    }
-
-    /// A connection whose own queue is over half is not read until it has taken some: whatever it asks for would only add
-    /// to that. If it takes nothing, it ends as a slow consumer before the pause does.
-    fn wait_for_own_queue(&mut self, now: Instant) {
-        let Some(session) = self.session() else { return };
-        if session.outbox().is_over_half() {
-            let pause = Pause::OwnQueue(Arc::clone(session));
-            self.begin_pause(now, pause, now + self.limits.slow_consumer);
-        }
-    }
-
-    fn begin_pause(&mut self, now: Instant, pause: Pause, until: Instant) {
-        self.log_pause(now, &pause);
-        self.heartbeat.not_read();
-        self.timers.set(Timer::Pause, until);
-        if let Some(reason) = pause.reason() {
-            self.settings.metrics.pauses.count(reason);
-        }
-        self.count_pause(now);
-        if let Some(session) = self.session() {
-            session.set_paused(Some(pause.explained()));
-        }
-        (self.pause, self.paused) = (Some(pause), now);
-    }
-
-    fn end_pause(&mut self, now: Instant) {
-        self.timers.stop(Timer::Pause);
-        self.count_pause(now);
-        if let Some(pause) = self.pause.take() {
-            pause.end(now, &mut self.allowance);
-            if let Some(session) = self.session() {
-                session.set_paused(None);
-            }
-        }
-    }
-
-    /// Counts the time of a pause that ends, if there is one.
-    fn count_pause(&self, now: Instant) {
-        if let Some(reason) = self.pause.as_ref().and_then(Pause::reason) {
-            self.settings.metrics.paused_micros.add_micros(reason, now.saturating_duration_since(self.paused));
-        }
     }
 
     fn fire_timers(&mut self, now: Instant, router: &Router) -> Option<Effect> {

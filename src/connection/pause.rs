@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use super::Connection;
+use super::timer::Timer;
 use crate::router::explain::SenderPaused;
 use crate::router::{Allowance, Session};
 use crate::telemetry::metrics::PauseReason;
@@ -127,6 +129,57 @@ impl Pause {
                 }
                 Poll::Ready(())
             }
+        }
+    }
+}
+
+impl Connection {
+    pub(super) fn wait_for_receivers(&mut self, now: Instant, pressed: Vec<Arc<Session>>) {
+        let allowance = self.allowance.get_or_insert_with(|| Box::new(Allowance::publisher(now)));
+        if let Some((pause, until)) = Pause::begin(now, pressed, allowance) {
+            self.begin_pause(now, pause, until);
+        }
+    }
+
+    /// A connection whose own queue is over half is not read until it has taken some: whatever it asks for would only add
+    /// to that. If it takes nothing, it ends as a slow consumer before the pause does.
+    pub(super) fn wait_for_own_queue(&mut self, now: Instant) {
+        let Some(session) = self.session() else { return };
+        if session.outbox().is_over_half() {
+            let pause = Pause::OwnQueue(Arc::clone(session));
+            self.begin_pause(now, pause, now + self.limits.slow_consumer);
+        }
+    }
+
+    pub(super) fn begin_pause(&mut self, now: Instant, pause: Pause, until: Instant) {
+        self.log_pause(now, &pause);
+        self.heartbeat.not_read();
+        self.timers.set(Timer::Pause, until);
+        if let Some(reason) = pause.reason() {
+            self.settings.metrics.pauses.count(reason);
+        }
+        self.count_pause(now);
+        if let Some(session) = self.session() {
+            session.set_paused(Some(pause.explained()));
+        }
+        (self.pause, self.paused) = (Some(pause), now);
+    }
+
+    pub(super) fn end_pause(&mut self, now: Instant) {
+        self.timers.stop(Timer::Pause);
+        self.count_pause(now);
+        if let Some(pause) = self.pause.take() {
+            pause.end(now, &mut self.allowance);
+            if let Some(session) = self.session() {
+                session.set_paused(None);
+            }
+        }
+    }
+
+    /// Counts the time of a pause that ends, if there is one.
+    pub(super) fn count_pause(&self, now: Instant) {
+        if let Some(reason) = self.pause.as_ref().and_then(Pause::reason) {
+            self.settings.metrics.paused_micros.add_micros(reason, now.saturating_duration_since(self.paused));
         }
     }
 }

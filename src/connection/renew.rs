@@ -8,8 +8,8 @@ use std::time::Instant;
 
 use serde_json::json;
 
-use super::command::{DELAY, Verifying};
 use super::proof::Proven;
+use super::register::{DELAY, Verifying};
 use super::timer::Timer;
 use super::{Connection, Effect, Phase};
 use crate::audit::{Entry, Event};

@@ -9,9 +9,9 @@ use std::time::Instant;
 use serde_json::{Map, Value};
 use wire::{CloseCode, ErrorCode, Refusal, notice};
 
-use super::command::{Verifying, register, seconds};
 use super::message::Next;
 use super::pause::Pause;
+use super::register::{Verifying, register, seconds};
 use super::{Connection, Effect, Phase};
 use crate::router::{Allowances, End, HeldLine, ResumeTicket, Resumption, Router, Session};
 use crate::websocket::Frame;
@@ -26,6 +26,7 @@ impl Connection {
         resumption: Resumption,
     ) {
         let mut add = |key: &str, value: Value| drop(more.insert(key.to_owned(), value));
+        let mut holds_reply = false;
         let ticket = match resumption {
             Resumption::NotAsked => None,
             Resumption::Off { reason } => {
@@ -35,10 +36,14 @@ impl Connection {
                 }
                 None
             }
-            Resumption::Begun { ticket, reason } => {
+            Resumption::Begun { ticket, reason, ending } => {
                 add("Resumed", false.into());
                 if let Some(reason) = reason {
                     add("ResumeReason", reason.as_str().into());
+                }
+                if let Some(ending) = ending {
+                    self.wait_for_commit(0, Box::new(ending));
+                    holds_reply = true;
                 }
                 Some(ticket)
             }
@@ -62,7 +67,11 @@ impl Connection {
         let text = notice::success(&register(), id, more.into());
         // The token is written into the frame alone, which is wiped.
         let before = text.strip_suffix("}}").unwrap_or(&text);
-        self.replies.push_back(Frame::join(&[before, ",\"ResumeToken\":\"", &token, "\"}}"], true));
+        let reply = Frame::join(&[before, ",\"ResumeToken\":\"", &token, "\"}}"], true);
+        match &mut self.commits {
+            Some(commits) if holds_reply => commits.hold_reply(reply),
+            Some(_) | None => self.replies.push_back(reply),
+        }
     }
 
     /// Handles a message of a resumable session.

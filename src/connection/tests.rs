@@ -9,7 +9,7 @@ use wire::{ErrorCode, Refusal};
 use super::*;
 use crate::auth::{Open, Permissions, Principal, Proved, Review, Verification, Verifier};
 use crate::config::{Channel, Config, Limits, LogBounds};
-use crate::connection::command::Registering;
+use crate::connection::register::Registering;
 use crate::router::{Ids, Outbox, OutboxLimits, Policy, Registration, Reviewed};
 
 /// A connection that is registered, and that takes nothing from now on.

@@ -127,7 +127,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant, SystemTime};
 
-use arc_swap::ArcSwap;
+use declared::Declarations;
 use tokio::sync::Notify;
 
 use crate::auth::{Identity, Permission, Permissions, Principal};
@@ -177,7 +177,7 @@ pub struct Router {
     cluster: Option<Box<Cluster>>,
     /// The sessions that have ended, for [`Router::explain`].
     ended: EndedSessions,
-    declared: ArcSwap<Declared>,
+    declared: Declarations,
     /// Limits the log lines that sessions can cause.
     log_limit: LogLimit<Logged>,
     /// The number of the last reload.
@@ -332,7 +332,7 @@ impl Router {
             reads: None,
             cluster: None,
             ended: EndedSessions::default(),
-            declared: ArcSwap::from_pointee(Declared { on: declarations, off: Vec::new() }),
+            declared: Declarations::new(Declared { on: declarations, off: Vec::new() }),
             log_limit: LogLimit::default(),
             reloads: AtomicU64::new(0),
             recorder: Arc::new(Recorder::off(now)),

@@ -53,7 +53,7 @@ impl Router {
 
     /// Whether an envelope is a request without a handler too, because of its triple.
     fn is_configured(&self, envelope: &Envelope<'_>, facts: &Facts<'_>) -> bool {
-        facts.only || self.declared.load().of(envelope.triple()).is_some()
+        facts.only || self.declared.serve(envelope.triple())
     }
 
     /// Checks the right that an envelope needs.

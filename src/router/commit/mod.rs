@@ -6,11 +6,14 @@
 //! [`Router::finish`], which delivers. That thread alone appends to durable logs, so an offset that is planned is still the
 //! next one when it is written; no lock is held meanwhile. Nothing is written here, and nothing waits.
 //!
-//! `queue` is where they wait, `forgotten` is what a reload has ended and the disk still has, `plan` says what is written,
-//! `pending` counts what waits of a session, and `load` takes over what a file has.
+//! `queue` is where they wait, `plan` says what is written, `finish` is what follows, `pending` counts what waits of a session.
+//! `forgotten` is what a reload has ended and the disk still has, `lost` is what the disk has lost, and `load` takes over what a
+//! file has.
 
+mod finish;
 mod forgotten;
 mod load;
+mod lost;
 mod pending;
 mod plan;
 mod queue;

@@ -1,33 +1,31 @@
-//! [`Router::plan`]: what has to be written for a batch of events. [`Router::finish`]: what follows when it is on disk.
+//! [`Router::plan`]: what has to be written for a batch of events.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use wire::{DecodeLimits, Envelope, ErrorCode, Refusal, decode, notice};
+use wire::{DecodeLimits, Envelope, ErrorCode, Refusal, decode};
 
 use super::{To, Uncommitted};
 use crate::router::access;
 use crate::router::decide::Facts;
 use crate::router::forms::Forms;
-use crate::router::history::{First, IdName, Kept, LogName, Position};
-use crate::router::observe::Expected;
-use crate::router::outbox::OnFull;
+use crate::router::history::{First, IdName, LogName, Position};
 use crate::router::retained;
-use crate::router::{Denied, Receipt, Routed, Router, Scope};
-use crate::store::history::{Applied, Change, Entry, Known, LogName as StoredName, Place, millis};
+use crate::router::{Router, Scope};
+use crate::store::history::{Change, Entry, Known, LogName as StoredName, Place, millis};
 
 /// Events with what has to be written for them.
 pub struct Batch {
-    events: Vec<Item>,
+    pub(super) events: Vec<Item>,
     changes: Vec<Change>,
 }
 
 /// An event of a batch.
-struct Item {
-    event: Uncommitted,
-    planned: Result<Planned, Refusal>,
+pub(super) struct Item {
+    pub(super) event: Uncommitted,
+    pub(super) planned: Result<Planned, Refusal>,
     /// Its changes among those of the batch.
     changes: Range<usize>,
 }
@@ -70,14 +68,14 @@ impl Batch {
 }
 
 /// Where an event is on disk.
-struct Written {
-    is_shared: bool,
-    log: Option<(StoredName, Position)>,
-    value: Option<Place>,
+pub(super) struct Written {
+    pub(super) is_shared: bool,
+    pub(super) log: Option<(StoredName, Position)>,
+    pub(super) value: Option<Place>,
 }
 
 /// An event that is delivered when its batch is on disk.
-enum Planned {
+pub(super) enum Planned {
     One(Written),
     /// It need not be on disk, and waited for earlier events of its sender only.
     Unstored,
@@ -93,27 +91,13 @@ enum Planned {
 }
 
 impl Planned {
-    fn is_stored(&self) -> bool {
+    pub(super) fn is_stored(&self) -> bool {
         match self {
             Self::All { is_stored, .. } => *is_stored,
             Self::One(_) | Self::Second(_) => true,
             // The first one is on disk.
             Self::Duplicate(_) | Self::Unstored => false,
         }
-    }
-}
-
-impl Uncommitted {
-    /// Tells the sender what became of its event: through its session, which can have lost its connection meanwhile.
-    fn tell_sender(&self, now: Instant, outcome: &Result<Routed, Denied>) {
-        let Ok(envelope) = decode(&self.text, DecodeLimits::OWN) else { return };
-        let text = match (outcome, envelope.id()) {
-            (Ok(Routed { receipt: Some(receipt), .. }), Some(id)) => receipt.notice(id),
-            (Ok(_), _) => return,
-            (Err(Denied { refusal, .. }), id) => notice::error(id, refusal),
-        };
-        // A session that has ended is told nothing.
-        self.sender.outbox().push(now, text.into(), OnFull::Close).ok();
     }
 }
 
@@ -139,151 +123,6 @@ impl Router {
             let name = LogName::from(log);
             commits.forgotten.add_log(log.clone(), self.history.next(&name).epoch);
             self.history.forget(&name);
-        }
-    }
-
-    /// Delivers the events of a batch that is on disk, or refuses them if it is not, and tells their connections.
-    pub fn finish(&self, now: Instant, batch: Batch, is_on_disk: bool) {
-        for Item { mut event, planned, .. } in batch.events {
-            let routed = match planned {
-                Err(refusal) => self.refuse_committed(now, &event, refusal),
-                Ok(planned) if !is_on_disk && planned.is_stored() => self.refuse_committed(now, &event, unavailable()),
-                Ok(planned) => self.deliver_committed(now, &event, &planned),
-            };
-            let outcome = routed.map_err(|refusal| Denied { refusal, is_request: false });
-            if event.to == To::Rules {
-                event.tell_sender(now, &outcome);
-            }
-            if let Some(rest) = event.rest.take() {
-                self.note_will(now, &event.sender, outcome.as_ref().err().map(|denied| &denied.refusal), rest);
-            }
-            if let Some(Err(Err(denied))) = event.outcome.take().map(|sender| sender.send(outcome)) {
-                // The ticket was dropped, because its session has ended.
-                let (source, code) = (&*event.sender.source, denied.refusal.code.as_str());
-                tracing::debug!(source, code, "an event of a durable channel was not published");
-            }
-        }
-    }
-
-    fn deliver_committed(&self, now: Instant, event: &Uncommitted, planned: &Planned) -> Result<Routed, Refusal> {
-        let envelope = decode(&event.text, DecodeLimits::OWN).map_err(|malformed| malformed.refusal)?;
-        let facts = self.policy.facts(envelope.triple());
-        let routed = match (planned, &event.to) {
-            (_, To::Removed(user)) => {
-                let removed = self.retained.remove(user.as_deref(), &facts.canonical);
-                let receipt = Some(Receipt { receivers: removed, hint: None, kept: None, nodes: None });
-                // It was not an event.
-                return Ok(Routed { receipt, ..Routed::default() });
-            }
-            (Planned::All { users, .. }, _) => {
-                return self.announced(now, &event.sender, &envelope, None, &facts, Some(users));
-            }
-            (Planned::One(_) | Planned::Second(_) | Planned::Unstored, To::Announced(user)) => {
-                let user = user.as_deref();
-                match self.check_planned(now, planned, &facts, announced_scope(user, &facts)) {
-                    Ok(()) => return self.announced(now, &event.sender, &envelope, user, &facts, None),
-                    Err(refusal) => Err(refusal),
-                }
-            }
-            (Planned::Duplicate(First { position, receivers }), _) => {
-                let kept = Some(Box::new(Kept { position: position.clone(), is_duplicate: true }));
-                let receipt = Some(Receipt { receivers: *receivers, hint: None, kept, nodes: None });
-                Ok(Routed { receipt, ..Routed::default() })
-            }
-            (Planned::One(_) | Planned::Second(_) | Planned::Unstored, To::Rules | To::Will) => {
-                self.publish_committed(now, event, (&envelope, &facts), planned)
-            }
-        };
-        self.observe(now, &event.sender, &envelope, &facts, (Expected::EVENT, routed.as_ref()));
-        routed
-    }
-
-    /// Publishes an event of a session that was committed, or that has waited for earlier ones only.
-    fn publish_committed(
-        &self,
-        now: Instant,
-        event: &Uncommitted,
-        (envelope, facts): (&Envelope<'_>, &Facts<'_>),
-        planned: &Planned,
-    ) -> Result<Routed, Refusal> {
-        let scope = access::scope(&event.sender, envelope, facts)?;
-        self.check_planned(now, planned, facts, scope)?;
-        let matches = self.subscribers(facts, scope);
-        self.publish_now(now, &event.sender, envelope, scope, &matches, facts)
-    }
-
-    /// Refuses an event that was not committed.
-    fn refuse_committed(&self, now: Instant, event: &Uncommitted, refusal: Refusal) -> Result<Routed, Refusal> {
-        if let Ok(envelope) = decode(&event.text, DecodeLimits::OWN) {
-            let facts = self.policy.facts(envelope.triple());
-            self.observe(now, &event.sender, &envelope, &facts, (Expected::EVENT, Err(&refusal)));
-        }
-        Err(refusal)
-    }
-
-    /// Checks whether an event is on disk where it belongs. A reload can have ended its log, or changed scope or folding of
-    /// its channel, while it was written. A second event with an id has nothing on disk, so it relies on the first one.
-    ///
-    /// # Errors
-    /// `STORAGE_UNAVAILABLE`. What is on disk of it is removed.
-    fn check_planned(
-        &self,
-        now: Instant,
-        planned: &Planned,
-        facts: &Facts<'_>,
-        scope: Scope<'_>,
-    ) -> Result<(), Refusal> {
-        let Written { is_shared, log, value } = match planned {
-            Planned::One(written) => written,
-            Planned::Second(id) => {
-                let retry = self.policy.limits().history.retry;
-                return if self.history.knows((now, retry), id) { Ok(()) } else { Err(unavailable()) };
-            }
-            Planned::Unstored | Planned::Duplicate(_) | Planned::All { .. } => return Ok(()),
-        };
-        let is_next =
-            |position: &Position| self.history.next(&LogName::of(&facts.canonical.channel, scope)) == *position;
-        let is_its_place = |place: &Place| *place.triple == *facts.canonical.to_string();
-        if *is_shared == facts.shared
-            && log.as_ref().is_none_or(|(_, position)| is_next(position))
-            && value.as_ref().is_none_or(is_its_place)
-        {
-            return Ok(());
-        }
-        if let Some(commits) = &self.commits {
-            if let Some((log, position)) = log {
-                commits.forgotten.add_log(log.clone(), Arc::clone(&position.epoch));
-            }
-            commits.forgotten.add_values(value.clone());
-        }
-        Err(unavailable())
-    }
-
-    /// How long a durable log keeps an event; `None` if the channel has no such log any more.
-    pub fn durable_ttl(&self, log: &StoredName) -> Option<Duration> {
-        let is_durable = self.policy.is_durable(&log.channel);
-        let has_scope = self.policy.is_shared(&log.channel) == log.user.is_none();
-        self.policy.history(&log.channel).filter(|_| is_durable && has_scope).map(|bounds| bounds.ttl)
-    }
-
-    /// Forgets what a sweep has removed from the disk.
-    pub fn forgotten_on_disk(&self, now: Instant, changes: &[Change]) {
-        for change in changes {
-            match change {
-                Change::Forget(log) => self.history.forget(&LogName::from(log)),
-                Change::Trim { log, first } => self.history.trim_to(now, &LogName::from(log), *first),
-                Change::Append { .. } | Change::Keep(..) | Change::Clear(_) => {}
-            }
-        }
-    }
-
-    /// Forgets what was removed from the disk because of `history.disk_bytes`.
-    pub fn lost_on_disk(&self, now: Instant, applied: &Applied) {
-        for log in &applied.removed {
-            self.history.forget(&LogName::from(log));
-        }
-        for (log, first) in &applied.trimmed {
-            self.history.trim_to(now, &LogName::from(log), *first);
         }
     }
 }
@@ -429,7 +268,7 @@ impl Plan<'_> {
 }
 
 /// The scope of an event that an adapter announces for this user.
-fn announced_scope<'u>(user: Option<&'u str>, facts: &Facts<'_>) -> Scope<'u> {
+pub(super) fn announced_scope<'u>(user: Option<&'u str>, facts: &Facts<'_>) -> Scope<'u> {
     match user {
         Some(user) if !facts.shared => Scope::User(user),
         user => Scope::Shared(user),

@@ -73,16 +73,11 @@ impl CommitQueue {
         self.0.arrived.notify_one();
     }
 
-    /// Takes no more events in, and drops those that wait: their senders are told that they were refused. For the end of the
-    /// thread that writes.
-    pub fn close(&self) {
-        let dropped = {
-            let mut state = self.0.state.lock();
-            state.has_ended = true;
-            std::mem::take(&mut state.waiting)
-        };
-        // Not under the lock: it wakes connections.
-        drop(dropped);
+    /// Takes no more events in. Returns those that wait. For the end of the thread that writes.
+    pub fn close(&self) -> impl Iterator<Item = Uncommitted> + use<> {
+        let mut state = self.0.state.lock();
+        state.has_ended = true;
+        std::mem::take(&mut state.waiting).into_iter().map(|event| *event)
     }
 
     /// Takes no more events in. Those that wait are still taken out.

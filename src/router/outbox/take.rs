@@ -59,9 +59,10 @@ impl Outbox {
             return None;
         }
         let was_over_half = state.holdup.is_some() && state.over_half(self.limits);
-        let taken = match state.window {
-            None => state.take_waiting(most, frames),
-            Some(_) => state.take_kept(now, self.memory.as_ref(), most, frames),
+        let taken = match state.window.is_some() {
+            false => state.take_waiting(most, frames),
+            true if state.take_single(most, frames) => None,
+            true => state.take_kept(now, self.memory.as_ref(), most, frames),
         };
         if state.holdup.is_some() || !state.relief.is_empty() {
             self.relieve(now, state, was_over_half);

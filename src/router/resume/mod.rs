@@ -1,33 +1,32 @@
 //! [`Router::register`]: sessions that outlive their connection, and how they continue.
 //!
-//! `line` is which connection a session has, `token` proves which session a client had, `away` is a session without a
-//! connection and how it ends, `kept` counts what is kept for all of them. What is kept for one is in its outbox
-//! (`outbox/window`).
+//! `resumption` is what a client is told of that, `line` is which connection a session has, `token` proves which session a
+//! client had, `away` is a session without a connection and how it ends, `kept` counts what is kept for all of them. What is
+//! kept for one is in its outbox (`outbox/window`).
 
 mod away;
 pub(in crate::router) mod kept;
 mod line;
+mod resumption;
 mod token;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use dashmap::DashMap;
 use secrecy::ExposeSecret;
 use tokio::sync::Notify;
 use wire::command;
-use zeroize::Zeroizing;
 
 use crate::config;
 use crate::router::end::Ending;
-use crate::router::outbox::{End, Unresumable, Window};
+use crate::router::outbox::{End, Window};
 use crate::router::presence::Change;
 use crate::router::session::{Registration, Role, Session};
 use crate::router::sync::Mutex;
 use crate::router::{NotAttached, Router, SessionId};
-use crate::telemetry::metrics::ResumeOutcome;
 use crate::telemetry::recorder::What;
 use crate::websocket::FrameMemory;
 use away::Away;
@@ -36,6 +35,7 @@ use kept::Kept;
 pub(in crate::router) use line::Resumable;
 use line::Stage;
 pub use line::{Allowances, HeldLine};
+pub use resumption::{ResumeReason, ResumeTicket, Resumption};
 use token::{Token, TokenKey};
 
 /// All resumable sessions.
@@ -75,106 +75,6 @@ pub struct Registered {
     pub attachment: u64,
     /// What the client is told of that, if it asked.
     pub resumption: Resumption,
-}
-
-/// What a client is told of its wish to resume, or to be resumable.
-pub enum Resumption {
-    /// Nothing: it did not ask.
-    NotAsked,
-    /// No session is resumable. If it named one, that is not known.
-    Off {
-        /// Why its session does not continue.
-        reason: Option<ResumeReason>,
-    },
-    /// A resumable session has begun.
-    Begun {
-        /// With what it can continue.
-        ticket: ResumeTicket,
-        /// Why another one does not continue, if the client named one.
-        reason: Option<ResumeReason>,
-    },
-    /// The session continues.
-    Resumed {
-        /// With what it can continue again.
-        ticket: ResumeTicket,
-        /// How many messages are sent again.
-        replayed: u64,
-        /// How many messages of the client were taken in.
-        received: u64,
-        /// How much of its rates it has used.
-        allowances: Option<Allowances>,
-    },
-}
-
-impl Resumption {
-    /// What became of the wish to continue a session, if there was one.
-    fn outcome(&self) -> Option<ResumeOutcome> {
-        match self {
-            Self::NotAsked => None,
-            Self::Off { reason } | Self::Begun { reason, .. } => reason.map(ResumeReason::outcome),
-            Self::Resumed { .. } => Some(ResumeOutcome::Resumed),
-        }
-    }
-}
-
-/// With what a session can continue.
-pub struct ResumeTicket {
-    /// The token.
-    pub token: Zeroizing<String>,
-    /// For how long after the loss of its connection.
-    pub grace: Duration,
-}
-
-/// Why a session does not continue.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ResumeReason {
-    /// The token was never issued here, or its session has ended.
-    Unknown,
-    /// What was kept for it while it was away went beyond its bounds.
-    Overflowed,
-    /// It has another source, principal or permissions.
-    Identity,
-    /// The token was used.
-    Replaced,
-    /// The client has received more than was sent.
-    Ahead,
-    /// A message that it has not received is no longer kept.
-    TooFar,
-}
-
-impl ResumeReason {
-    /// The word on the wire.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Unknown => "UNKNOWN",
-            Self::Overflowed => "OVERFLOWED",
-            Self::Identity => "IDENTITY",
-            Self::Replaced => "REPLACED",
-            Self::Ahead => "AHEAD",
-            Self::TooFar => "TOO_FAR",
-        }
-    }
-
-    fn outcome(self) -> ResumeOutcome {
-        match self {
-            Self::Unknown => ResumeOutcome::Unknown,
-            Self::Overflowed => ResumeOutcome::Overflowed,
-            Self::Identity => ResumeOutcome::Identity,
-            Self::Replaced => ResumeOutcome::Replaced,
-            Self::Ahead => ResumeOutcome::Ahead,
-            Self::TooFar => ResumeOutcome::TooFar,
-        }
-    }
-}
-
-impl From<Unresumable> for ResumeReason {
-    fn from(why: Unresumable) -> Self {
-        match why {
-            Unresumable::Ahead => Self::Ahead,
-            Unresumable::TooFar => Self::TooFar,
-        }
-    }
 }
 
 /// What became of an attempt to continue a session.
@@ -316,12 +216,13 @@ impl Router {
         let joined = self.join(now, registration, except, prepare, || self.reloads() == wanted.reloads)?;
         let Some(session) = joined else { return Ok(None) };
         self.resumes.by_id.insert(session.id, Known::Alive(Arc::clone(&session)));
-        if let Some((ending, attachment)) = ending {
+        let ending = ending.and_then(|(ending, attachment)| {
             self.end_unresumable(now, &ending, attachment);
-        }
+            ending.earlier_commits()
+        });
         self.tell_presence(now, &session, Change::Joined);
         let ticket = self.ticket(session.id, 0);
-        Ok(Some(Registered { session, attachment, resumption: Resumption::Begun { ticket, reason } }))
+        Ok(Some(Registered { session, attachment, resumption: Resumption::Begun { ticket, reason, ending } }))
     }
 
     fn resume(

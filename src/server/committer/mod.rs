@@ -24,7 +24,7 @@ use parking_lot::Mutex;
 
 use self::watch::DiskWatch;
 use self::work::Work;
-use super::history_reader::read_history;
+use super::history_reader::{ReadWatch, read_history};
 use crate::config::Config;
 use crate::router::{CommitQueue, ReadQueue, Router};
 use crate::store::history::{HistoryFile, HistoryLimits};
@@ -34,9 +34,10 @@ const LAST_COMMIT: Duration = Duration::from_secs(5);
 
 /// What a reload can change.
 #[derive(Clone, Copy)]
-struct Settings {
+pub(super) struct Settings {
     commit: Duration,
-    timeout: Duration,
+    /// How long the disk may take.
+    pub(super) timeout: Duration,
     limits: HistoryLimits,
 }
 
@@ -52,15 +53,17 @@ pub(super) fn limits(config: &Config) -> HistoryLimits {
     HistoryLimits { disk_bytes: history.disk_bytes as u64, retry: history.retry, ids: history.ids }
 }
 
-/// The thread that commits, the one that reads, and the one that watches the first.
+/// The thread that commits, the one that reads, and the two that watch them.
 pub(super) struct Committer {
     router: Arc<Router>,
     settings: Arc<ArcSwap<Settings>>,
     /// The disk cannot be used.
     is_failing: Arc<AtomicBool>,
     watch: Arc<DiskWatch>,
-    /// The thread that watches is the last one.
-    threads: Mutex<Vec<JoinHandle<()>>>,
+    read_watch: Arc<ReadWatch>,
+    /// Each with what the log says if it does not end as it should.
+    threads: Mutex<Vec<(JoinHandle<()>, &'static str)>>,
+    watching: Mutex<Vec<JoinHandle<()>>>,
 }
 
 impl Committer {
@@ -75,23 +78,25 @@ impl Committer {
         let settings = Arc::new(ArcSwap::from_pointee(Settings::new(config)));
         let is_failing = Arc::<AtomicBool>::default();
         let watch = Arc::new(DiskWatch::new(router, &queue, &is_failing));
+        let read_watch = Arc::new(ReadWatch::new(router, reads, &settings));
         let work = Work::new(router, queue, file, &settings, &watch, &is_failing);
-        let watching = Arc::clone(&watch);
         let committer = Self {
             router: Arc::clone(router),
             settings: Arc::clone(&settings),
             is_failing,
-            watch,
+            watch: Arc::clone(&watch),
+            read_watch: Arc::clone(&read_watch),
             threads: Mutex::default(),
+            watching: Mutex::default(),
         };
-        let spawn = |name: &str, run: Box<dyn FnOnce() + Send>| -> io::Result<()> {
-            committer.threads.lock().push(thread::Builder::new().name(name.to_owned()).spawn(run)?);
-            Ok(())
-        };
-        spawn("committer", Box::new(move || work.run()))?;
-        let router = Arc::clone(router);
-        spawn("history reader", Box::new(move || read_history(&router, &reads, &reader)))?;
-        spawn("disk watch", Box::new(move || watching.run(&settings)))?;
+        let unconfirmed = "the last events of durable channels may not be on disk; they were not confirmed";
+        let thread = spawn("committer", move || work.run())?;
+        committer.threads.lock().push((thread, unconfirmed));
+        let reads = Arc::clone(&read_watch);
+        let thread = spawn("history reader", move || read_history(&reads, &reader))?;
+        committer.threads.lock().push((thread, "the thread that reads the history has not ended"));
+        committer.watching.lock().push(spawn("disk watch", move || watch.run(&settings))?);
+        committer.watching.lock().push(spawn("read watch", move || read_watch.run())?);
         Ok(committer)
     }
 
@@ -99,6 +104,7 @@ impl Committer {
     pub(super) fn replace(&self, config: &Config) {
         self.settings.store(Arc::new(Settings::new(config)));
         self.watch.look();
+        self.read_watch.look();
     }
 
     /// Returns whether the last attempt to write has failed.
@@ -111,21 +117,26 @@ impl Committer {
         self.router.end_commits();
         self.router.end_disk_reads();
         let until = now() + LAST_COMMIT;
-        let mut threads = std::mem::take(&mut *self.threads.lock());
-        let watch = threads.pop();
-        for thread in threads {
+        let threads = std::mem::take(&mut *self.threads.lock());
+        for (thread, words) in threads {
             while !thread.is_finished() && now() < until {
                 thread::sleep(Duration::from_millis(1));
             }
             if !thread.is_finished() || thread.join().is_err() {
-                tracing::error!("the last events of durable channels may not be on disk; they were not confirmed");
+                tracing::error!("{words}");
             }
         }
         self.watch.end();
-        if watch.is_some_and(|watch| watch.join().is_err()) {
-            tracing::error!("the thread that watches the disk has failed");
+        self.read_watch.end();
+        let watching = std::mem::take(&mut *self.watching.lock());
+        if watching.into_iter().map(JoinHandle::join).filter(Result::is_err).count() > 0 {
+            tracing::error!("a thread that watches the disk has failed");
         }
     }
+}
+
+fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {
+    thread::Builder::new().name(name.to_owned()).spawn(run)
 }
 
 /// The file is closed before another broker gets the data folder.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::RecvTimeoutError;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
@@ -155,6 +156,10 @@ impl Work {
             for (log, first) in &applied.trimmed {
                 tracing::warn!(%log, first, "history.disk_bytes is reached: a log lost its oldest events");
             }
+            for (log, first) in &applied.damaged {
+                tracing::error!(%log, first, "the history was damaged while it was in use: a log lost its events on disk");
+                self.router.metrics().storage_errors.count(StoredFile::History);
+            }
             self.router.lost_on_disk(now(), &applied);
         });
         (outcome.inspect_err(|error| self.failed(error, file_of(changes))), batch)
@@ -213,10 +218,20 @@ impl Work {
     }
 }
 
-/// Nobody waits for a thread that has ended.
+/// Nobody waits for a thread that has ended: what it has not written is refused. After a will, the rest of its session's end
+/// follows.
 impl Drop for Work {
     fn drop(&mut self) {
-        self.queue.close();
+        if thread::panicking() {
+            self.is_failing.store(true, Ordering::Relaxed);
+            tracing::error!("the thread that writes the history has failed: events of durable channels are refused");
+        }
+        if let Some(batch) = self.watch.end_use() {
+            self.router.finish(now(), batch, false);
+        }
+        for event in self.queue.close() {
+            self.router.refuse_waiting(now(), event);
+        }
     }
 }
 

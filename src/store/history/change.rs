@@ -46,11 +46,14 @@ impl Change {
     }
 }
 
-/// What the bound of the disk cost.
+/// What the bound of the disk cost, and damage that was found when the file was opened again after a fault.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Applied {
     /// The logs that were removed.
     pub removed: Vec<LogName>,
     /// The logs that lost their oldest entries, and the offset of the first that is left.
     pub trimmed: Vec<(LogName, u64)>,
+    /// The logs that lost all entries that were on disk, because the file does not have what was written to it. With each,
+    /// the offset of the next entry.
+    pub damaged: Vec<(LogName, u64)>,
 }

@@ -81,7 +81,15 @@ pub(super) trait Disk: fmt::Debug + Send + Sync {
 
     /// Opens it for reading only.
     fn open_to_read(&self) -> io::Result<Backend>;
+
+    /// The memory for pages of the file, in bytes. redb's own default is 1 GiB.
+    fn cache_bytes(&self) -> usize {
+        CACHE_BYTES
+    }
 }
+
+/// The memory for pages of a file on a real disk.
+pub(super) const CACHE_BYTES: usize = 8 << 20;
 
 /// A file.
 #[derive(Debug)]

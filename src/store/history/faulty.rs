@@ -6,18 +6,18 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use redb::{BackendError, StorageBackend};
 
-use super::disk::{Backend, Disk};
+use super::disk::{Backend, CACHE_BYTES, Disk};
 use super::start::create;
 use super::tables::STORE;
 use super::{FILE, HistoryFile, HistoryLimits, Loaded};
 use crate::store::{Cipher, Key, StoreError};
 
-/// How long a sync hangs at most, so that a test ends that does not release it.
+/// How long a sync or a read hangs at most, so that a test ends that does not release it.
 const HANGS_AT_MOST: Duration = Duration::from_mins(1);
 
 /// A disk in memory.
@@ -45,7 +45,10 @@ struct State {
     full_at: Option<u64>,
     syncs: u64,
     hangs: bool,
-    /// How many syncs hang now.
+    hangs_reads: bool,
+    /// Everything is read from it anew.
+    is_uncached: bool,
+    /// How many syncs and reads hang now.
     hanging: usize,
 }
 
@@ -86,11 +89,28 @@ impl FaultyDisk {
         self.0.state.lock().hangs = true;
     }
 
-    /// Waits until a sync hangs.
+    /// Lets nothing that is read from it be kept in memory, once it is opened again.
+    pub(crate) fn cache_nothing(&self) {
+        self.0.state.lock().is_uncached = true;
+    }
+
+    /// Lets no read end until the disk heals.
+    pub(crate) fn hang_reads(&self) {
+        self.0.state.lock().hangs_reads = true;
+    }
+
+    /// Waits until a sync or a read hangs.
     pub(crate) fn wait_until_it_hangs(&self) {
         let mut state = self.0.state.lock();
         let waited = self.0.changed.wait_while_for(&mut state, |state| state.hanging == 0, HANGS_AT_MOST);
-        assert!(!waited.timed_out(), "nothing is written");
+        assert!(!waited.timed_out(), "the disk is not used");
+    }
+
+    fn wait(&self, state: &mut MutexGuard<'_, State>, hangs: impl Fn(&State) -> bool) {
+        state.hanging += 1;
+        self.0.changed.notify_all();
+        self.0.changed.wait_while_for(state, |state| hangs(state), HANGS_AT_MOST);
+        state.hanging -= 1;
     }
 
     pub(super) fn bytes(&self) -> Vec<u8> {
@@ -113,7 +133,7 @@ impl FaultyDisk {
 
     pub(crate) fn heal(&self) {
         let mut state = self.0.state.lock();
-        (state.left, state.full_at, state.hangs) = (None, None, false);
+        (state.left, state.full_at, state.hangs, state.hangs_reads) = (None, None, false, false);
         self.0.changed.notify_all();
     }
 
@@ -172,6 +192,10 @@ impl Disk for FaultyDisk {
     fn open_to_read(&self) -> io::Result<Backend> {
         Ok(Backend::new(self.clone()))
     }
+
+    fn cache_bytes(&self) -> usize {
+        if self.0.state.lock().is_uncached { 0 } else { CACHE_BYTES }
+    }
 }
 
 impl StorageBackend for FaultyDisk {
@@ -181,7 +205,8 @@ impl StorageBackend for FaultyDisk {
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
         let at = usize::try_from(offset).unwrap();
-        let state = self.0.state.lock();
+        let mut state = self.0.state.lock();
+        self.wait(&mut state, |state| state.hangs_reads);
         let bytes = state.seen.get(at..at + out.len()).ok_or(ErrorKind::UnexpectedEof)?;
         out.copy_from_slice(bytes);
         Ok(())
@@ -200,10 +225,7 @@ impl StorageBackend for FaultyDisk {
 
     fn sync_data(&self) -> io::Result<()> {
         let mut state = self.0.state.lock();
-        state.hanging += 1;
-        self.0.changed.notify_all();
-        self.0.changed.wait_while_for(&mut state, |state| state.hangs, HANGS_AT_MOST);
-        state.hanging -= 1;
+        self.wait(&mut state, |state| state.hangs);
         state.count()?;
         state.syncs += 1;
         state.synced = state.seen.clone();

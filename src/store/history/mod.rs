@@ -115,6 +115,8 @@ pub struct HistoryFile {
     doubtful: Vec<(PlaceKey, Option<Vec<u8>>)>,
     /// The logs that a failed batch may have changed.
     doubtful_logs: BTreeSet<LogName>,
+    /// The logs that were found damaged since the last batch, and the offset of the first entry that is left.
+    damaged: Vec<(LogName, u64)>,
 }
 
 impl fmt::Debug for HistoryFile {
@@ -191,7 +193,7 @@ impl HistoryFile {
         }
         self.known.drain(..finished.known_gone.min(self.known.len()));
         self.known.extend(finished.known_added);
-        finished.applied
+        Applied { damaged: std::mem::take(&mut self.damaged), ..finished.applied }
     }
 
     /// The epoch of a log that is on disk.

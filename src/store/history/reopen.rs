@@ -25,18 +25,20 @@ impl HistoryFile {
         }
         self.open.release_all();
         let reopened = self.name.guarded(|| {
-            let database = shared_builder().create_with_backend(self.disk.open()?)?;
+            let mut builder = shared_builder();
+            let database = builder.set_cache_size(self.disk.cache_bytes()).create_with_backend(self.disk.open()?)?;
             let mut transaction = database.begin_write()?;
             transaction.set_quick_repair(true);
-            let changed = self.restore(&transaction)?;
+            let restored = self.restore(&transaction)?;
             transaction.commit()?;
-            Ok((database, changed))
+            Ok((database, restored))
         });
         match reopened {
-            Ok((database, changed)) => {
+            Ok((database, restored)) => {
                 self.open.replace(database);
                 self.reopen_at = None;
-                self.logs.extend(changed);
+                self.logs.extend(restored.changed);
+                self.damaged.extend(restored.damaged);
                 self.bytes = self.logs.values().map(|log| log.bytes).sum();
                 self.doubtful.clear();
                 self.doubtful_logs.clear();
@@ -50,19 +52,25 @@ impl HistoryFile {
     }
 
     /// Makes the file what was last accepted, as far as it still has that: entries that a batch removed are gone if it is on
-    /// disk after all. Returns the logs that changed so.
-    fn restore(&self, transaction: &WriteTransaction) -> Result<Vec<(LogName, LogState)>, redb::Error> {
+    /// disk after all. A log whose record is damaged, or that has lost accepted events, loses all of its entries and goes on
+    /// after its last offset.
+    fn restore(&self, transaction: &WriteTransaction) -> Result<Restored, redb::Error> {
         let mut tables = Tables { logs: transaction.open_table(LOGS)?, entries: transaction.open_table(ENTRIES)? };
         let mut found = self.records(&tables.logs)?;
-        let mut changed = Vec::new();
+        let mut restored = Restored::default();
         for (name, state) in &self.logs {
+            let next = state.last.saturating_add(1);
             let first = match found.remove(&state.key) {
-                Some(record) if (record.first, record.last) == (state.first, state.last) => continue,
-                Some(record) if record.last >= state.last => record.first.min(state.last.saturating_add(1)),
-                None if self.doubtful_logs.contains(name) => state.last.saturating_add(1),
-                Some(_) | None => return Err(damaged("it has lost events since it was opened")),
+                Some(Some(record)) if (record.first, record.last) == (state.first, state.last) => continue,
+                Some(Some(record)) if record.last >= state.last => record.first.min(next),
+                None if self.doubtful_logs.contains(name) => next,
+                Some(Some(_) | None) | None => {
+                    tables.entries.retain_in((&state.key, 0)..=(&state.key, u64::MAX), |_, _| false)?;
+                    restored.damaged.push((name.clone(), next));
+                    next
+                }
             };
-            changed.push((name.clone(), self.restore_log(&mut tables, name, state, first)?));
+            restored.changed.push((name.clone(), self.restore_log(&mut tables, name, state, first)?));
         }
         // The first event of each of these was refused.
         for key in found.into_keys() {
@@ -79,15 +87,14 @@ impl HistoryFile {
                 None => drop(retained.remove(key)?),
             }
         }
-        Ok(changed)
+        Ok(restored)
     }
 
     fn records(&self, logs: &impl ReadableTable<&'static LogKey, &'static [u8]>) -> Result<Records, redb::Error> {
         let mut found = Records::new();
         for row in logs.iter()? {
             let (key, sealed) = row?;
-            let record = self.seal.open(&log_place(key.value()), sealed.value());
-            found.insert(*key.value(), record.ok_or_else(|| damaged("the record of a log was altered"))?);
+            found.insert(*key.value(), self.seal.open(&log_place(key.value()), sealed.value()));
         }
         Ok(found)
     }
@@ -114,8 +121,17 @@ impl HistoryFile {
     }
 }
 
-/// The record of each log that is on disk.
-type Records = BTreeMap<LogKey, LogRecord>;
+/// The record of each log that is on disk; `None` if it is damaged.
+type Records = BTreeMap<LogKey, Option<LogRecord>>;
+
+/// What became of the logs of a file that was opened again.
+#[derive(Default)]
+struct Restored {
+    /// Those that are not as the file had them.
+    changed: Vec<(LogName, LogState)>,
+    /// Those of them that are damaged, and the offset of the first entry that is left.
+    damaged: Vec<(LogName, u64)>,
+}
 
 struct Tables<'t> {
     logs: Table<'t, &'static LogKey, &'static [u8]>,

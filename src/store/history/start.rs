@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use redb::{ConcurrencyMode, ReadTransaction, ReadableDatabase, StorageBackend};
 
-use super::disk::{Disk, FileDisk, Overlay};
+use super::disk::{CACHE_BYTES, Disk, FileDisk, Overlay};
 use super::header::FLAGS_AT;
 use super::open::OpenFile;
 use super::record::{Entry, Known, LogName, Place, Retained};
@@ -20,9 +20,6 @@ use crate::store::{
     Cipher, Database, FolderLock, KEY_CHECK, Key, KeySource, Replaced, StoreError, exists, make_folder, resolve,
     try_linked_file,
 };
-
-/// The memory for pages of the file, in bytes. redb's own default is 1 GiB.
-const CACHE_BYTES: usize = 8 << 20;
 
 /// Where a history is, and its key.
 #[derive(Clone, Debug)]
@@ -137,7 +134,7 @@ impl HistoryFile {
                 backend.write(FLAGS_AT, &[flags])?;
                 backend.sync_data()?;
             }
-            Ok(shared_builder().create_with_backend(backend)?)
+            Ok(shared_builder().set_cache_size(disk.cache_bytes()).create_with_backend(backend)?)
         });
         let bytes = contents.logs.values().map(|log| log.bytes).sum();
         Ok(Some(Self {
@@ -153,6 +150,7 @@ impl HistoryFile {
             known: contents.known,
             doubtful: Vec::new(),
             doubtful_logs: BTreeSet::new(),
+            damaged: Vec::new(),
         }))
     }
 

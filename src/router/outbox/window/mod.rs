@@ -157,7 +157,11 @@ impl State {
         if counted > 0 {
             window.kept.subtract(counted, memory);
         }
-        drop(queue.drain(..(count - counted).min(queue.len())));
+        match (count - counted).min(queue.len()) {
+            // The client has received everything. Less work than to drain, and the usual case.
+            all if all == queue.len() => queue.clear(),
+            some => drop(queue.drain(..some)),
+        }
         let unsent = count.saturating_sub(*kept);
         window.unsettled -= count - counted;
         window.uncounted -= unsent;

@@ -88,12 +88,44 @@ fn an_empty_or_foreign_file_is_refused_and_left_as_it_is() {
 /// Changes a sound file as a program would that knows its format, and not the key.
 fn tampered(bytes: Vec<u8>, change: impl FnOnce(&redb::WriteTransaction)) -> Vec<u8> {
     let disk = FaultyDisk::with(bytes);
+    tamper(&disk, change);
+    disk.bytes()
+}
+
+fn tamper(disk: &FaultyDisk, change: impl FnOnce(&redb::WriteTransaction)) {
     let database = builder().create_with_backend(disk::Backend::new(disk.clone())).unwrap();
     let transaction = database.begin_write().unwrap();
     change(&transaction);
     transaction.commit().unwrap();
-    drop(database);
-    disk.bytes()
+}
+
+#[test]
+fn a_record_that_is_damaged_when_the_file_is_opened_again_costs_its_own_log_only() {
+    let (phone, queue) = (log("Phone", Some("alice")), log("Queue", None));
+    for is_removed in [false, true] {
+        let (disk, _) = small();
+        let (mut history, _) = open(&disk);
+        let (key, mut now) = (history.logs[&phone].key, now());
+        disk.fail_after(0);
+        history.apply(now, 1000, &[append(&queue, 4, "refused")]).unwrap_err();
+        disk.heal();
+        tamper(&disk, |transaction| {
+            let mut logs = transaction.open_table(LOGS).unwrap();
+            let mut record = logs.remove(&key).unwrap().unwrap().value().to_vec();
+            if !is_removed {
+                *record.last_mut().unwrap() ^= 1;
+                logs.insert(&key, &*record).unwrap();
+            }
+        });
+        now += REOPEN_AFTER;
+        let applied = history.apply(now, 1000, &[append(&queue, 4, "accepted")]).unwrap();
+        assert_eq!(applied, Applied { damaged: vec![(phone.clone(), 4)], ..Applied::default() });
+        let applied = history.apply(now, 1000, &[append(&phone, 4, "goes on")]).unwrap();
+        assert_eq!(applied, Applied::default(), "it is said once");
+        drop(history);
+        let contents = open(&disk).1;
+        assert_eq!([&phone, &queue].map(|log| entries(&contents, log)), [vec![4], vec![1, 2, 3, 4]], "{contents:?}");
+    }
 }
 
 #[test]

@@ -1,5 +1,5 @@
 //! [`Link`]: one connection in the world, what its application has written and the broker not yet read, and what it waits
-//! for. The counterpart of `connection/driver.rs`.
+//! for. The counterpart of `connection/driver/`.
 
 use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv4Addr};

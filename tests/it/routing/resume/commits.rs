@@ -9,7 +9,7 @@ use switchboard::config::{Channel, Config, LogBounds};
 use switchboard::connection::Input;
 use switchboard::router::CommitQueue;
 
-use crate::support::client::{Client, Desk};
+use crate::support::client::{Client, Desk, alice};
 use crate::support::core::event;
 
 fn desk() -> (Desk, CommitQueue) {
@@ -169,4 +169,35 @@ fn at_most_64_events_of_a_session_wait_for_the_disk() {
     assert_eq!(read.count(), 63);
     commit_some(&desk, &queue, &mut client, 1);
     assert!(client.connection.reads());
+}
+
+#[test]
+fn the_will_and_left_of_a_session_that_cannot_continue_precede_the_reply_though_the_will_waits_for_the_disk() {
+    for is_on_disk in [true, false] {
+        let (desk, queue) = desk();
+        let will = json!({"channel": "Phone", "topic": "Call", "subtopic": "Over"});
+        let mut client = desk.begin_with("gadget", &json!({"resume": true, "will": will}));
+        let mut crm = desk.begin("crm");
+        crm.subscribe(&desk, "Phone/*/*");
+        crm.subscribe(&desk, "Broker/Application/Left");
+        client.lose(&desk);
+        let resume = json!({"token": client.token, "received": 99});
+        let register = json!({"channel": "Broker", "topic": "Application", "subtopic": "Register", "source": "gadget",
+            "data": {"resume": resume}});
+        client.connection = desk.connect();
+        client.say(&desk, &register.to_string());
+        assert!(client.handle(&desk, Input::Verified(Ok(alice()))).is_none());
+        let cx = &mut Context::from_waker(Waker::noop());
+        assert!(client.take(&desk, 9).is_empty() && client.connection.poll_ready(cx).is_pending());
+        assert!(!client.connection.reads(), "what the client sends belongs to the session that has not begun for it");
+        assert!(!client.poll_commits(&desk) && crm.take(&desk, 9).is_empty());
+        commit(&desk, &queue, is_on_disk);
+        let told: Vec<Value> = crm.take(&desk, 9).into_iter().map(|mut it| it["subtopic"].take()).collect();
+        assert_eq!(told, if is_on_disk { vec!["Over", "Left"] } else { vec!["Left"] });
+        assert!(client.poll_commits(&desk) && client.connection.reads());
+        client.command(&desk, "Connection", "Ping", &json!({}));
+        let messages = client.take(&desk, 9);
+        assert_eq!(messages[0]["data"]["ResumeReason"], "AHEAD", "{messages:?}");
+        assert_eq!(messages[1]["subtopic"], "Ping");
+    }
 }

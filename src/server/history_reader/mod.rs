@@ -1,58 +1,47 @@
 //! [`read_history`]: the thread that reads events of durable logs which memory no longer has.
 //!
-//! It reads a bounded number of events for one subscription, then for the next one that waits.
+//! It reads a bounded number of events for one subscription, then for the next one that waits. `watch` gives up what the
+//! disk does not read in time.
 
-use std::collections::VecDeque;
-use std::sync::mpsc::{RecvTimeoutError, TryRecvError};
+mod watch;
+
+use std::sync::mpsc::RecvTimeoutError;
 use std::time::{Duration, Instant};
 
-use crate::router::{DiskRead, ReadQueue, Router};
+pub(super) use self::watch::ReadWatch;
 use crate::store::history::{HistoryReader, Unread};
-use crate::telemetry::metrics::StoredFile;
 
 /// How often states of the file are released that were pinned for too long.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-
-/// The reads that take turns. Others wait in the queue.
-const TURNS_MAX: usize = 1024;
 
 /// How often the log says that the disk cannot be read.
 const SAID_EVERY: Duration = Duration::from_mins(1);
 
 /// Reads until the router lets nothing be read any more.
-pub(super) fn read_history(router: &Router, queue: &ReadQueue, file: &HistoryReader) {
-    let mut turns: VecDeque<DiskRead> = VecDeque::new();
+pub(super) fn read_history(watch: &ReadWatch, file: &HistoryReader) {
+    let _closing = watch.close_at_end();
     let (mut released, mut said) = (now(), None::<Instant>);
     loop {
-        while turns.len() < TURNS_MAX {
-            match queue.try_receive() {
-                Ok(read) => turns.push_back(read),
-                Err(TryRecvError::Empty) => break,
-                Err(TryRecvError::Disconnected) => return,
-            }
-        }
-        let next = turns.pop_front().map_or_else(|| queue.receive(LOOK_EVERY), Ok);
+        let next = watch.begin_next(LOOK_EVERY);
         if now().saturating_duration_since(released) >= LOOK_EVERY {
             released = now();
             file.release_old(released);
         }
-        let read = match next {
-            Ok(read) => read,
+        let (range, pin) = match next {
+            Ok(next) => next,
             Err(RecvTimeoutError::Timeout) => continue,
             Err(RecvTimeoutError::Disconnected) => return,
         };
-        if read.is_abandoned() {
-            continue;
-        }
-        let outcome = file.read(now(), read.pin(), read.range());
+        let outcome = file.read(now(), &pin, &range);
+        let Some(read) = watch.end_use() else { continue };
         if let Err(Unread::Fault(error)) = &outcome {
-            router.metrics().storage_errors.count(StoredFile::History);
+            watch.count_error();
             if said.is_none_or(|at| now().saturating_duration_since(at) >= SAID_EVERY) {
                 tracing::error!(%error, "the history cannot be read: subscriptions that need events from the disk are refused");
                 said = Some(now());
             }
         }
-        turns.extend(router.take_read(read, outcome));
+        watch.take_read(read, outcome);
     }
 }
 

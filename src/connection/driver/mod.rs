@@ -3,9 +3,13 @@
 //! One loop turns socket, outbox, clock and drain into [`Input`]s, carries out [`Effect`]s and writes what is to be sent.
 //! While the connection does not want to read, or the peer takes nothing, the socket is not read, so that order holds and
 //! nothing piles up; deadline, drain and the outbox go on.
+//!
+//! `admission` limits how many connections are set up or torn down at once, `farewell` is what follows the loop.
+
+mod admission;
+mod farewell;
 
 use std::future::{Future, poll_fn};
-use std::io;
 use std::mem;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
@@ -14,15 +18,14 @@ use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::task::yield_now;
-use tokio::time::{self, sleep_until, timeout, timeout_at};
-use wire::{Close, CloseCode};
+use tokio::time::{self, sleep_until, timeout_at};
 
+pub use self::admission::Admission;
+use self::farewell::{Ending, finish};
 use super::{Connection, Effect, Gone, Input, Shutdown, Stage};
 use crate::auth::{AuthError, Identity, Verification, Verifier};
 use crate::router::{End, HeldWakes, Router, WakeBatch};
-use crate::telemetry::metrics::{ClosedBy, ClosedWith};
 use crate::websocket::{Arrival, Ended, Socket};
 
 /// How long a connection is served before others on the same thread get their turn. The work of a message differs by a
@@ -40,13 +43,6 @@ const BATCH: usize = 256;
 
 /// How long the last frames and the Close frame are kept for a peer that reads nothing (docs/protocol.md, Close codes).
 const CLOSING: Duration = Duration::from_secs(5);
-
-/// How long a peer may take to answer a Close frame.
-const FAREWELL: Duration = Duration::from_secs(1);
-
-/// How much of what a peer still sends is read and discarded: a reset because of unread bytes would destroy the Close
-/// frame.
-const DISCARDED_BYTES_MAX: usize = 4 << 20;
 
 /// A timer that waits for nothing fires after this time, without effect.
 const NEVER: Duration = Duration::from_hours(24);
@@ -70,48 +66,6 @@ pub struct Context<'a> {
     pub admission: &'a Admission,
     /// Says how far a drain is.
     pub shutdown: &'a Shutdown,
-}
-
-/// Limits how many connections are set up or torn down between two turns of the established ones. Setup costs about
-/// 100 µs, teardown 50 µs; 5,000 at once would starve everyone else. The two have permits of their own, so that the end
-/// of a session never waits for strangers that connect.
-pub struct Admission {
-    arrivals: Semaphore,
-    departures: Semaphore,
-}
-
-impl Admission {
-    /// Connections that are set up, and torn down, between two turns of the established ones.
-    const AT_ONCE: usize = 8;
-
-    /// Waits for a permit to set up a connection. Dropping the permit hands it to the next one.
-    pub async fn arrival(&self) -> Option<SemaphorePermit<'_>> {
-        Self::permit(&self.arrivals).await
-    }
-
-    /// Waits for a permit to tear down a connection.
-    pub async fn departure(&self) -> Option<SemaphorePermit<'_>> {
-        Self::permit(&self.departures).await
-    }
-
-    /// Waits for all permits to set up a connection.
-    #[cfg(test)]
-    pub(crate) async fn all_arrivals(&self) -> Option<SemaphorePermit<'_>> {
-        self.arrivals.acquire_many(Self::AT_ONCE.try_into().ok()?).await.ok()
-    }
-
-    async fn permit(permits: &Semaphore) -> Option<SemaphorePermit<'_>> {
-        let permit = permits.acquire().await.ok();
-        // Behind all tasks that are ready now, or the permits would only form another line.
-        yield_now().await;
-        permit
-    }
-}
-
-impl Default for Admission {
-    fn default() -> Self {
-        Self { arrivals: Semaphore::new(Self::AT_ONCE), departures: Semaphore::new(Self::AT_ONCE) }
-    }
 }
 
 /// Serves one connection until it has ended.
@@ -249,52 +203,6 @@ enum Turn {
     Committed,
     Looked,
     Gone(Ended),
-}
-
-/// Why the loop ended.
-#[derive(Debug)]
-enum Ending {
-    /// The broker closes the connection.
-    Close(Close),
-    /// The broker closes the connection because what the peer sent cannot be understood.
-    Fault(Close),
-    /// The peer closed it, with this status code.
-    ByPeer(Option<u16>),
-    /// The stream broke or ended.
-    Lost,
-}
-
-impl Ending {
-    /// What the connection is told of its socket. `None`: it ended by itself.
-    fn gone(&self) -> Option<Gone> {
-        match self {
-            Self::Close(_) => None,
-            Self::Fault(close) => Some(Gone::Fault(close.clone())),
-            Self::ByPeer(code) => Some(Gone::ByPeer(*code)),
-            Self::Lost => Some(Gone::Lost),
-        }
-    }
-
-    /// What it is counted as.
-    fn counted(&self) -> (ClosedWith, ClosedBy) {
-        match self {
-            Self::Close(close) | Self::Fault(close) => {
-                let by = if close.code() == CloseCode::Kicked { ClosedBy::Operator } else { ClosedBy::Broker };
-                (ClosedWith::Catalogue(close.code()), by)
-            }
-            Self::ByPeer(code) => (ClosedWith::of(*code), ClosedBy::Peer),
-            Self::Lost => (ClosedWith::Lost, ClosedBy::Peer),
-        }
-    }
-
-    /// Whether the peer is to receive what waits for it: not if it has gone, nor if it takes nothing anyhow.
-    fn sends_what_waits(&self) -> bool {
-        match self {
-            Self::Close(close) => close.code() != CloseCode::SlowConsumer,
-            Self::Fault(_) => true,
-            Self::ByPeer(_) | Self::Lost => false,
-        }
-    }
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Driver<'_, S> {
@@ -545,57 +453,6 @@ impl<'s> From<Arrival<'s>> for Input<'s> {
             Arrival::Text(text) => Self::Text(text),
             Arrival::Binary => Self::Binary,
             Arrival::Alive => Self::Frame,
-        }
-    }
-}
-
-/// Writes what is left and a Close frame, and waits until the peer has read it. The caller bounds the time.
-async fn finish<S: AsyncRead + AsyncWrite + Unpin>(socket: &mut Socket<S>, ending: Ending) {
-    let (code, reason) = match &ending {
-        Ending::Close(close) | Ending::Fault(close) => (Some(close.code().code()), close.reason()),
-        Ending::ByPeer(code) => (*code, ""),
-        Ending::Lost => return,
-    };
-    if write_out(socket).await.is_err() {
-        return;
-    }
-    socket.close(code, reason);
-    if write_out(socket).await.is_err() {
-        return;
-    }
-    let answered = match ending {
-        Ending::Close(_) => timeout(FAREWELL, answer(socket)).await == Ok(true),
-        Ending::ByPeer(_) => true,
-        Ending::Fault(_) | Ending::Lost => false,
-    };
-    if poll_fn(|cx| socket.poll_shutdown(cx)).await.is_ok() && !answered {
-        timeout(FAREWELL, discard(socket)).await.ok();
-    }
-}
-
-async fn write_out<S: AsyncRead + AsyncWrite + Unpin>(socket: &mut Socket<S>) -> io::Result<()> {
-    while socket.is_writing() {
-        poll_fn(|cx| socket.poll_write(cx)).await?;
-    }
-    Ok(())
-}
-
-/// Whether the peer answers with a Close frame. What it sent before it had ours is skipped.
-async fn answer<S: AsyncRead + AsyncWrite + Unpin>(socket: &mut Socket<S>) -> bool {
-    loop {
-        let came = poll_fn(|cx| socket.poll_come(cx)).await;
-        if let Err(ended) = came.and_then(|()| socket.next_arrival().map(drop)) {
-            return matches!(ended, Ended::ByPeer(_));
-        }
-    }
-}
-
-async fn discard<S: AsyncRead + AsyncWrite + Unpin>(socket: &mut Socket<S>) {
-    let mut discarded = 0;
-    while let Ok(read @ 1..) = poll_fn(|cx| socket.poll_discard(cx)).await {
-        discarded += read;
-        if discarded > DISCARDED_BYTES_MAX {
-            break;
         }
     }
 }

@@ -1,5 +1,7 @@
 //! The threads that commit and watch, with a disk that fails, hangs, or is full.
 
+mod reads;
+
 use std::collections::BTreeMap;
 use std::future::poll_fn;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -13,7 +15,7 @@ use super::work::EVENTS_MAX;
 use super::*;
 use crate::auth::{Identity, Permissions, Principal};
 use crate::config::{Channel, LogBounds};
-use crate::router::{CommitTicket, Ids, Outbox, OutboxLimits, Policy, Registration, Session};
+use crate::router::{CommitTicket, Ending, Ids, Outbox, OutboxLimits, Policy, Registration, Session};
 use crate::store::history::{FaultyDisk, Loaded};
 
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -38,10 +40,16 @@ fn router(config: &Config) -> Router {
 
 impl Stage {
     fn new(config: &Config) -> Self {
-        let disk = FaultyDisk::with_history('a');
+        Self::on(FaultyDisk::with_history('a'), config)
+    }
+
+    /// A broker that begins with what the disk has.
+    fn on(disk: FaultyDisk, config: &Config) -> Self {
         let (router, queue) = router(config).with_commits();
         let (router, reads) = router.with_disk_reads();
-        let file = disk.open_history('a', limits(config), &mut |_| {}).unwrap().unwrap();
+        let mut loading = router.loading(now(), SystemTime::UNIX_EPOCH);
+        let file = disk.open_history('a', limits(config), &mut |it| loading.add(it)).unwrap().unwrap();
+        drop(loading);
         let router = Arc::new(router);
         let committer = Committer::start(&router, (queue, reads), file, config).unwrap();
         Self { disk, router, committer }
@@ -72,10 +80,15 @@ impl Stage {
 }
 
 fn session(router: &Router, source: &str) -> Arc<Session> {
+    session_with(source, None, router)
+}
+
+fn session_with(source: &str, will: Option<&str>, router: &Router) -> Arc<Session> {
     let identity = Identity::unproved(Principal::User("alice".into()), Permissions::all());
     let limits = OutboxLimits { messages: 1_000_000, bytes: usize::MAX / 4, refuses: false };
     let outbox = Outbox::new(limits);
-    let registration = Registration { source: source.into(), identity, echo: false, address: None, outbox, will: None };
+    let will = will.map(Into::into);
+    let registration = Registration { source: source.into(), identity, echo: false, address: None, outbox, will };
     router.attach(now(), registration).unwrap()
 }
 
@@ -227,4 +240,38 @@ fn a_commit_is_bounded_by_events_and_by_bytes() {
     let long: Vec<_> = (0..20).map(|number| publish(&router, &cti, number, &text)).collect();
     assert_eq!([0; 2].map(|_| gathered(&mut work)), [16, 4]);
     drop((tickets, long));
+}
+
+#[test]
+fn the_end_of_the_thread_that_commits_loses_no_end_of_a_session() {
+    let disk = FaultyDisk::with_history('a');
+    let config = config();
+    let (router, queue) = router(&config).with_commits();
+    let router = Arc::new(router);
+    let file = disk.open_history('a', limits(&config), &mut |_| {}).unwrap().unwrap();
+    let settings = Arc::new(ArcSwap::from_pointee(Settings::new(&config)));
+    let is_failing = Arc::<AtomicBool>::default();
+    let watch = Arc::new(DiskWatch::new(&router, &queue, &is_failing));
+    let waiting = queue.clone();
+    let work = Work::new(&router, queue, file, &settings, &watch, &is_failing);
+    let observer = session(&router, "observer");
+    let left = Subscribe::new("Broker/Application/Left".parse().unwrap(), Role::Subscriber);
+    router.subscribe(now(), &observer, &left, |_| None).unwrap();
+    let will = r#"{"channel":"Phone","topic":"Call","subtopic":"Ring","data":"over"}"#;
+    let being_written = session_with("being written", Some(will), &router);
+    router.leave(now(), &being_written, 0, Ending::Lost, None);
+    let events = std::iter::from_fn(|| waiting.receive(Duration::ZERO).ok()).collect();
+    watch.begin(now(), Some(router.plan(now(), events)));
+    let queued = session_with("queued", Some(will), &router);
+    router.leave(now(), &queued, 0, Ending::Lost, None);
+    assert!(observer.outbox().is_empty(), "what follows a will waits for it");
+    drop(work);
+    let mut frames = Vec::new();
+    observer.outbox().take(now(), usize::MAX, &mut frames);
+    let sources = frames.iter().map(|frame| serde_json::from_str::<serde_json::Value>(frame.text()).unwrap());
+    let sources: Vec<_> = sources.map(|it| it["data"]["Source"].as_str().unwrap().to_owned()).collect();
+    assert_eq!(sources, ["being written", "queued"]);
+    let late = session_with("late", Some(will), &router);
+    router.leave(now(), &late, 0, Ending::Lost, None);
+    assert!(!observer.outbox().is_empty(), "nothing is written any more");
 }
