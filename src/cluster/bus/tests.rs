@@ -87,9 +87,17 @@ fn recorded_packets_change_nothing() {
     net.words(1);
     net.frozen.push(0);
     let recorded = net.published.clone();
+    let subject = net.buses[1].node_subject();
+    let for_b =
+        recorded.iter().filter(|(_, it)| it.subject == subject || it.subject == net.buses[1].beats_subject()).count();
     for step in 0..30 {
+        let before = net.buses[1].counts();
         for (_, outbound) in &recorded {
             net.deliver(9, outbound);
+        }
+        // Once the peer is lost, a greeting of it is answered, and everything else is of a stranger.
+        if step < 19 {
+            assert_eq!(net.buses[1].counts().repeated - before.repeated, for_b as u64, "{step}");
         }
         net.pass(ms(100));
         assert_eq!(net.state(1, "a") == Some(PeerState::Lost), step >= 19, "{step}");
