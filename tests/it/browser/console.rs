@@ -7,10 +7,13 @@ use serde_json::json;
 use super::{Chromium, Page};
 use crate::admin::{TOKENS, call_with};
 use crate::support::programs::{built, node_modules};
-use crate::support::{Broker, Peer, envelope};
+use crate::support::{Broker, Peer, application, envelope, token_of};
 
 /// A name of somebody who tries to run a script in the console.
 const HOSTILE: &str = "<img src=x onerror=window.attacked=1>";
+
+/// A name that leads to this machine, as tests/node/chromium.cjs says.
+const ELSEWHERE: &str = "crm.example.com";
 
 /// A broker, and its admin listener.
 struct Site {
@@ -155,12 +158,106 @@ pub(super) async fn names_of_others_are_text_on_every_page(chromium: &Chromium) 
     page.wait(&shows("The broker has no certificate")).await;
     pictures(&page, "health").await;
 
+    page.evaluate("location.hash = '#/try'").await;
+    page.wait(&shows("Register first.")).await;
+    page.wait(&shows("Nothing yet.")).await;
+    page.click("section[aria-labelledby=register-title] [type=submit]").await;
+    page.wait(&shows("Registered for alice@example.com")).await;
+    subscribe_to(&page, HOSTILE).await;
+    let mut other = site.broker.app_of(&format!("{HOSTILE}3"), "alice@example.com").await;
+    let data = json!({ "id": "4", "data": { "text": HOSTILE, "password": "shown-to-nobody" } });
+    other.send(envelope(&format!("{HOSTILE}/Call/Ringing"), data)).await;
+    page.wait(&log_shows(&format!("{HOSTILE}/Call/Ringing from {HOSTILE}3"))).await;
+    page.wait(&log_shows("••••••••")).await;
+    assert_eq!(page.evaluate("document.body.innerText.includes('shown-to-nobody')").await, false);
+    page.click("section[aria-labelledby=send-title] [type=submit]").await;
+    page.wait(&log_shows("Phone/Call/Ringing 0 receivers")).await;
+    pictures(&page, "try").await;
+
+    page.evaluate(&format!("location.hash = '#/doctor?origin=' + encodeURIComponent({})", json!(HOSTILE))).await;
+    page.wait(&shows("the origin")).await;
+    page.evaluate("location.hash = '#/doctor'").await;
+    page.wait(&shows("A socket to ws://")).await;
+    page.wait(&shows("Enter the origin of your page")).await;
+    page.click("#origin").await;
+    page.type_text("https://crm.example.com").await;
+    page.press("Enter").await;
+    page.wait(&shows("The broker refuses pages of https://crm.example.com")).await;
+    page.wait(&shows("1 to mend")).await;
+    pictures(&page, "doctor").await;
+
     page.click("#sign-out").await;
     page.wait(&heading("Sign in")).await;
     pictures(&page, "sign-in").await;
     let calls = page.console().await;
     assert!(calls.iter().all(|it| !it.contains("Refused")), "{calls:?}");
     assert_eq!(page.evaluate("[window.violations, window.attacked ?? null]").await, json!([[], null]));
+    page.close().await;
+}
+
+/// Whether the log of the page Try it shows this text.
+fn log_shows(text: &str) -> String {
+    format!("document.querySelector('.log').innerText.replaceAll('\\n', ' ').includes({})", json!(text))
+}
+
+/// Subscribes to all of a channel, on the page Try it.
+async fn subscribe_to(page: &Page<'_>, channel: &str) {
+    page.evaluate(&format!("document.getElementById('pattern').value = {}", json!(channel))).await;
+    page.click("section[aria-labelledby=subscribe-title] [type=submit]").await;
+    page.wait("document.querySelector('.subscriptions .badge')?.textContent === 'subscribed'").await;
+}
+
+/// The token of an application is used and not kept, and its answers are shown without passwords.
+pub(super) async fn an_application_is_tried_with_its_token(chromium: &Chromium) {
+    let configuration = format!(
+        "[auth]\nmode = 'tokens'\n[admin]\nlisten = ['127.0.0.1:0']\n{TOKENS}\n{}",
+        application("desk", Some("alice"), "")
+    );
+    let broker = Broker::with_config(&configuration).await;
+    let address = broker.admin().await;
+    let site = Site { broker, address };
+    site.broker.credentials_set("alice", "1245456", "acq@123", "5051").await;
+    let page = site.open(chromium).await;
+    page.evaluate("location.hash = '#/try'").await;
+    page.wait(&heading("Try it")).await;
+    page.evaluate("document.getElementById('source').value = 'desk'").await;
+    for (token, outcome) in [("wrong".to_owned(), "UNAUTHENTICATED"), (token_of("desk"), "Registered for alice")] {
+        page.click("#app-token").await;
+        page.type_text(&token).await;
+        page.press("Enter").await;
+        page.wait(&shows(outcome)).await;
+        let kept =
+            "[document.getElementById('app-token').value, Object.keys(sessionStorage), JSON.stringify(localStorage)]";
+        assert_eq!(page.evaluate(kept).await, json!(["", ["switchboard.console.key"], "{}"]));
+    }
+    // The second sample.
+    page.evaluate("document.getElementById('sample').focus()").await;
+    page.press("ArrowDown").await;
+    page.click("section[aria-labelledby=send-title] [type=submit]").await;
+    page.wait(&log_shows("\"Username\": \"1245456\"")).await;
+    page.wait(&log_shows("\"Password\": \"••••••••\"")).await;
+    // The session ends with the page.
+    page.evaluate("location.hash = '#/applications'").await;
+    page.wait(&shows("No application is connected.")).await;
+    done(page).await;
+}
+
+/// A console beyond loopback has an origin that the broker does not let connect, and says what to add.
+pub(super) async fn a_console_from_elsewhere_names_the_origin_to_add(chromium: &Chromium) {
+    let broker =
+        Broker::with_config(&format!("{CONFIGURATION}{TOKENS}[http]\nallowed_hosts = ['{ELSEWHERE}']\n")).await;
+    let address = broker.admin().await;
+    let site = Site { broker, address };
+    let link = site.link().await.replace("127.0.0.1", ELSEWHERE);
+    let page = chromium.open_url(&link).await;
+    page.wait(&heading("Overview")).await;
+    let line = format!("allowed_origins = [\"http://{ELSEWHERE}:{}\"]", address.port());
+    for path in ["try", "doctor"] {
+        page.evaluate(&format!("location.hash = '#/{path}'")).await;
+        page.wait(&shows(&line)).await;
+    }
+    page.wait(&shows("is not a secure context")).await;
+    page.wait(&shows("to mend")).await;
     page.close().await;
 }
 
@@ -200,15 +297,16 @@ pub(super) async fn everything_is_done_by_keyboard(chromium: &Chromium) {
         ("traffic", "Traffic"),
         ("why", "Why does it not arrive?"),
         ("health", "Health"),
+        ("doctor", "Doctor"),
+        ("try", "Try it"),
         ("overview", "Overview"),
-        ("applications", "Applications"),
     ] {
-        tab_to(&page, &format!("nav a[href='#/{path}']")).await;
-        page.press("Enter").await;
-        page.wait(&heading(title)).await;
-        assert_eq!(page.evaluate("document.activeElement.id").await, "main");
+        visit(&page, path, title).await;
         tab_to(&page, "#skip").await;
     }
+    try_by_keyboard(&page).await;
+    visit(&page, "applications", "Applications").await;
+    tab_to(&page, "#skip").await;
     // Closes a session.
     page.wait(&shows("softphone")).await;
     tab_to(&page, "#source").await;
@@ -229,6 +327,29 @@ pub(super) async fn everything_is_done_by_keyboard(chromium: &Chromium) {
     page.wait(&shows("No session has this source and user.")).await;
     hostile.fence().await;
     done(page).await;
+}
+
+/// Goes to a page by its link.
+async fn visit(page: &Page<'_>, path: &str, title: &str) {
+    tab_to(page, &format!("nav a[href='#/{path}']")).await;
+    page.press("Enter").await;
+    page.wait(&heading(title)).await;
+    assert_eq!(page.evaluate("document.activeElement.id").await, "main");
+}
+
+/// Registers, subscribes and publishes on the page Try it.
+async fn try_by_keyboard(page: &Page<'_>) {
+    visit(page, "try", "Try it").await;
+    tab_to(page, "section[aria-labelledby=register-title] [type=submit]").await;
+    page.press("Enter").await;
+    page.wait(&shows("Registered for alice@example.com")).await;
+    tab_to(page, "#pattern").await;
+    page.press("Enter").await;
+    page.wait("document.querySelector('.subscriptions .badge')?.textContent === 'subscribed'").await;
+    tab_to(page, "section[aria-labelledby=send-title] [type=submit]").await;
+    page.press("Enter").await;
+    page.wait(&log_shows("Phone/Call/Ringing 0 receivers")).await;
+    tab_to(page, "#skip").await;
 }
 
 pub(super) async fn a_page_whose_token_is_removed_asks_to_sign_in(chromium: &Chromium) {
