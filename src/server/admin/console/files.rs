@@ -53,6 +53,8 @@ const FILES: &[File] = &[
     file!("traffic.js", SCRIPT),
     file!("why.js", SCRIPT),
     file!("health.js", SCRIPT),
+    file!("metrics.js", SCRIPT),
+    file!("salesforce.js", SCRIPT),
     file!("try.js", SCRIPT),
     file!("doctor.js", SCRIPT),
     file!("listeners.js", SCRIPT),
