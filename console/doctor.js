@@ -2,7 +2,7 @@
 
 import * as api from "./api.js";
 import { badge, empty, failure, field, h, say, textInput } from "./dom.js";
-import { originNotice, reachable } from "./listeners.js";
+import { isLoopback, originNotice, reachable } from "./listeners.js";
 
 export const title = "Doctor";
 
@@ -126,16 +126,12 @@ async function permission() {
     const status = await navigator.permissions?.query({ name: wanted }).catch(() => null);
     if (!status) continue;
     const { state } = status;
-    const text = `the permission ${wanted} of this page is "${state}"`;
-    return state === "denied" && !isLoopbackPage()
-      ? finding("permission", "bad", text, why, "allow it in the settings of the browser for this site")
-      : finding("permission", "good", isLoopbackPage() ? `${text}; a page from loopback does not need it` : text, why);
+    const what = `the permission ${wanted} of this page is "${state}"`;
+    if (isLoopback(location.hostname)) return finding("permission", "good", `${what}; a page from loopback does not need it`, why);
+    if (state === "denied") return finding("permission", "bad", what, why, "allow it in the settings of the browser for this site");
+    return finding("permission", state === "granted" ? "good" : "warning", what, why, state === "granted" ? null : "allow it when the browser asks");
   }
   return finding("permission", "good", "this browser does not have the permission loopback-network, so it does not ask", why);
-}
-
-function isLoopbackPage() {
-  return /^(localhost|127\.[\d.]+|\[::1\])$/.test(location.hostname);
 }
 
 /** `GET /` of an address. */

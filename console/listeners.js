@@ -4,7 +4,7 @@ import * as api from "./api.js";
 import { h } from "./dom.js";
 
 /** Whether a host is this computer. The broker lets pages of such origins connect. */
-function isLoopback(host) {
+export function isLoopback(host) {
   return /^(localhost|.+\.localhost|127\.[\d.]+|\[::1\])$/.test(host);
 }
 
