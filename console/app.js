@@ -3,12 +3,14 @@
 import * as api from "./api.js";
 import { failure, field, h, name, textInput } from "./dom.js";
 import * as applications from "./applications.js";
+import * as doctor from "./doctor.js";
 import * as health from "./health.js";
 import * as overview from "./overview.js";
 import * as traffic from "./traffic.js";
+import * as tryIt from "./try.js";
 import * as why from "./why.js";
 
-const PAGES = { overview, applications, traffic, why, health };
+const PAGES = { overview, applications, traffic, why, health, try: tryIt, doctor };
 
 const byId = (id) => document.getElementById(id);
 const main = byId("main");

@@ -14,17 +14,19 @@ function niceAbove(value) {
   return [1, 2, 5, 10].map((factor) => factor * power).find((it) => it >= value);
 }
 
-/** A path through points; a sample without a value interrupts it. */
-function line(points, x, y) {
-  let path = "";
-  let isDrawing = false;
-  for (const { at, value } of points) {
-    const place = value === null ? "" : `${x(at).toFixed(1)} ${y(value).toFixed(1)}`;
-    // A line to its own beginning is a dot, so that a sample between two gaps shows.
-    if (place) path += isDrawing ? `L${place}` : `M${place}L${place}`;
-    isDrawing = place !== "";
-  }
-  return path;
+/** Paths through points: `line`, which a sample without a value interrupts, and `dots` for samples between two of those. */
+function paths(points, x, y) {
+  let line = "";
+  let dots = "";
+  points.forEach(({ at, value }, index) => {
+    if (value === null) return;
+    const place = `${x(at).toFixed(1)} ${y(value).toFixed(1)}`;
+    const follows = (points[index - 1]?.value ?? null) !== null;
+    const isAlone = !follows && (points[index + 1]?.value ?? null) === null;
+    if (isAlone) dots += `M${place}h0`;
+    else line += `${follows ? "L" : "M"}${place}`;
+  });
+  return { line, dots };
 }
 
 /**
@@ -48,7 +50,10 @@ export function chart(title, series, write) {
     "aria-label": `${title}, the last 10 minutes. ${summary}; highest ${write(most)}`,
   },
   [0, 0.5, 1].map((part) => svg("line", { class: "grid", x1: 0, x2: WIDTH, y1: y(top * part), y2: y(top * part) })),
-  series.map(({ points }, index) => svg("path", { class: `line series-${index + 1}`, d: line(points, x, y) })),
+  series.flatMap(({ points }, index) => {
+    const { line, dots } = paths(points, x, y);
+    return [svg("path", { class: `line series-${index + 1}`, d: line }), svg("path", { class: `line dots series-${index + 1}`, d: dots })];
+  }),
   cursor);
   const when = h("span", { class: "when" });
   const show = (at) => {

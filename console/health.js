@@ -1,11 +1,16 @@
 // What is not well, and what to do about it.
 
 import * as api from "./api.js";
-import { badge, bytes, duration, empty, failure, h, name, number, repeat, replace } from "./dom.js";
+import { badge, bytes, duration, empty, failure, h, milliseconds, name, number, repeat, replace } from "./dom.js";
+import { of, one, samples } from "./metrics.js";
+import { showSalesforce } from "./salesforce.js";
 
 export const title = "Health";
 
 const EVERY = 10000;
+
+/** The most logs that are listed. */
+const LOGS_MAX = 200;
 
 /** The checks of readiness: what each means when it fails, and what to do. */
 const CHECKS = {
@@ -17,7 +22,7 @@ const CHECKS = {
   audit: ["Audit records are written.", "Audit records cannot be written. Look at the free space of the data folder."],
   nats: ["The cluster is reached.", "NATS is not reached."],
   certificate: ["The certificate is good.", "The certificate expires soon or has expired, or its new files cannot be used. Replace the files of tls.certificate_file and tls.key_file."],
-  salesforce: ["Salesforce answers.", "Calls to Salesforce have failed, and the broker makes none for a while. Run: switchboard check --salesforce"],
+  salesforce: ["Salesforce answers.", "Calls to Salesforce have failed, and the broker makes none for a while. See below."],
 };
 
 export function show(main, { signal, info }) {
@@ -28,40 +33,27 @@ export function show(main, { signal, info }) {
   const history = h("section", { class: "card", "aria-labelledby": "history-title" });
   main.append(
     h("div", { class: "heading" }, h("h1", {}, "Health")), message,
-    h("div", { class: "columns" }, readiness, broker(info), certificates, salesforce, history));
+    h("div", { class: "packed" }, readiness, broker(info), certificates, salesforce, history));
   repeat(EVERY, signal, async () => {
     try {
-      const [ready, metrics, logs] = await Promise.all([
+      const [ready, metrics, logs, { keys }] = await Promise.all([
         api.call("GET", "/readyz", { signal, also: 503 }),
         api.text("/metrics", signal),
-        api.get("/v1/history?limit=200", signal),
+        api.get(`/v1/history?limit=${LOGS_MAX}`, signal),
+        api.get("/v1/config", signal),
       ]);
       message.replaceChildren();
       const read = samples(metrics);
+      const key = (wanted) => keys.find((it) => it.key === wanted)?.value;
       showReadiness(readiness, ready, read);
-      showCertificates(certificates, read);
-      showSalesforce(salesforce, read, ready);
-      showHistory(history, logs, read);
+      showCertificates(certificates, read, key);
+      showSalesforce(salesforce, keys, read, [...ready.warnings, ...ready.failing].includes("salesforce"));
+      showHistory(history, logs, read, key);
     } catch (error) {
       if (!signal.aborted) message.replaceChildren(failure(error));
     }
   });
 }
-
-/** Reads the text format of Prometheus: [{ name, labels, value }]. */
-function samples(text) {
-  const read = [];
-  for (const line of text.split("\n")) {
-    const found = /^([a-z_]+)(?:\{(.*)\})? (\S+)/.exec(line);
-    if (!found) continue;
-    const labels = Object.fromEntries([...(found[2] ?? "").matchAll(/([a-z_]+)="((?:[^"\\]|\\.)*)"/g)].map(([, key, value]) => [key, value]));
-    read.push({ name: found[1], labels, value: Number(found[3]) });
-  }
-  return read;
-}
-
-const of = (read, wanted) => read.filter(({ name }) => name === wanted);
-const one = (read, wanted) => of(read, wanted)[0]?.value;
 
 function showReadiness(place, { failing, warnings }, read) {
   // Checks of what this broker does not use are always well.
@@ -73,7 +65,7 @@ function showReadiness(place, { failing, warnings }, read) {
   const isShown = (check) => failing.includes(check) || warnings.includes(check) || (uses[check] ?? true);
   const checks = of(read, "switchboard_ready").map(({ labels }) => labels.check).filter(isShown);
   const kind = (check) => (failing.includes(check) ? "bad" : warnings.includes(check) ? "warn" : "good");
-  const word = { bad: "failing", warn: "warning", good: "well" };
+  const word = { bad: "failing", warn: "warning", good: "good" };
   replace(place,
     h("h2", { id: "readiness-title" }, "Readiness"),
     h("ul", { class: "checks" }, checks.map((check) => {
@@ -100,7 +92,13 @@ function broker(info) {
       row("Signed in with", name(info.token), ` (may ${info.may})`)));
 }
 
-function showCertificates(place, read) {
+/** The certificates that the metrics name: what each is, the key of its file, and what to do before it ends. */
+const CERTIFICATES = {
+  server: ["Certificate of the listeners", "tls.certificate_file", "Renew it: switchboard cert renew, or as the certificate authority says."],
+  client_ca: ["Authority of client certificates", "tls.client_ca_file", "Put the next authority into the file, beside this one."],
+};
+
+function showCertificates(place, read, key) {
   const expiries = of(read, "switchboard_certificate_expiry_timestamp_seconds");
   replace(place,
     h("h2", { id: "certificates-title" }, "Certificates"),
@@ -110,31 +108,28 @@ function showCertificates(place, read) {
         const days = Math.floor((value - Date.now() / 1000) / 86400);
         const kind = days < 0 ? "bad" : days < 14 ? "warn" : "good";
         const left = days < 0 ? `expired ${-days} days ago` : `${number(days)} days left`;
-        return h("li", {}, badge(left, kind), h("span", {}, labels.certificate === "server" ? "Certificate of the listeners" : "Authority of client certificates", `, until ${new Date(value * 1000).toLocaleDateString()}`));
-      })));
+        const [what, file, cure] = CERTIFICATES[labels.certificate] ?? [labels.certificate];
+        const path = key(file);
+        return h("li", {}, badge(left, kind), h("div", {},
+          h("p", {}, `${what}, until ${new Date(value * 1000).toLocaleDateString()}`),
+          path ? h("p", { class: "hint" }, h("code", {}, path)) : null,
+          kind === "good" ? null : h("p", {}, cure)));
+      })),
+    expiries.length === 0 ? null : h("p", { class: "hint" }, h("a", { href: "#/doctor" }, "Doctor"), " says which names the certificate has."));
 }
 
-function showSalesforce(place, read, { warnings, failing }) {
-  const calls = of(read, "switchboard_salesforce_calls_total").filter(({ value }) => value > 0);
-  const isOpen = [...warnings, ...failing].includes("salesforce");
-  const byOperation = Object.groupBy(calls, ({ labels }) => labels.operation);
-  const left = one(read, "switchboard_salesforce_api_calls_remaining");
-  replace(place,
-    h("h2", { id: "salesforce-title" }, "Salesforce"),
-    isOpen ? h("p", { class: "notice warn" }, CHECKS.salesforce[1]) : null,
-    calls.length === 0
-      ? empty("The broker has made no calls. ", h("code", {}, "switchboard check --salesforce"), " tries each step.")
-      : h("table", { class: "narrow" },
-        h("thead", {}, h("tr", {}, ["Operation", "Outcome", "Calls"].map((it, index) => h("th", { scope: "col", class: index === 2 ? "number" : null }, it)))),
-        h("tbody", {}, Object.entries(byOperation).flatMap(([operation, rows]) => rows.map(({ labels, value }) =>
-          h("tr", {}, h("td", {}, operation), h("td", {}, badge(labels.outcome.replace("_", " "), labels.outcome === "ok" ? "good" : "warn")), h("td", { class: "number" }, number(value))))))),
-    left ? h("p", { class: "hint" }, `${number(left)} API calls of the day are left.`) : null);
-}
-
-function showHistory(place, { items, next }, read) {
+function showHistory(place, { items, next }, read, key) {
   const size = (file) => of(read, "switchboard_storage_bytes").find(({ labels }) => labels.file === file)?.value;
   const errors = of(read, "switchboard_storage_errors_total").filter(({ value }) => value > 0);
   const files = ["history", "retained", "credentials", "audit"].filter((file) => size(file) > 0);
+  const kept = (metric, durable) => of(read, metric).find(({ labels }) => labels.durable === durable)?.value ?? 0;
+  const inMemory = kept("switchboard_history_bytes", "false") + kept("switchboard_history_bytes", "true");
+  const commits = one(read, "switchboard_storage_commit_duration_seconds_count");
+  const row = (label, value, more) => h("div", {}, h("dt", {}, label), h("dd", {}, value, more ? h("small", {}, ` ${more}`) : null));
+  const rows = h("dl", { class: "rows" },
+    row("History in memory", bytes(inMemory), `of ${bytes(key("history.bytes"))} (history.bytes)`),
+    files.map((file) => row(`On disk: ${file}`, bytes(size(file)), file === "history" ? `of ${bytes(key("history.disk_bytes"))} (history.disk_bytes)` : null)),
+    commits > 0 ? row("A commit takes", milliseconds((one(read, "switchboard_storage_commit_duration_seconds_sum") / commits) * 1000), `on average, of ${number(commits)}`) : null);
   replace(place,
     h("h2", { id: "history-title" }, "History and disk"),
     items.length === 0
@@ -143,7 +138,7 @@ function showHistory(place, { items, next }, read) {
         h("thead", {}, h("tr", {}, ["Channel", "User", "Entries", "Size"].map((it, index) => h("th", { scope: "col", class: index > 1 ? "number" : null }, it)))),
         h("tbody", {}, items.map((log) => h("tr", {}, h("td", {}, name(log.channel)), h("td", {}, log.user ? name(log.user) : "all"),
           h("td", { class: "number" }, number(log.entries)), h("td", { class: "number" }, bytes(log.bytes))))))),
-    next ? h("p", { class: "hint" }, "The first 200 logs are shown.") : null,
-    files.length === 0 ? null : h("p", { class: "hint" }, `On disk: ${files.map((file) => `${file} ${bytes(size(file))}`).join(", ")}.`),
-    errors.length === 0 ? null : h("p", { class: "notice bad" }, `Errors of the disk since the start: ${errors.map(({ labels, value }) => `${labels.file} ${number(value)}`).join(", ")}.`));
+    next ? h("p", { class: "hint" }, `The first ${LOGS_MAX} logs are shown.`) : null,
+    rows,
+    errors.length === 0 ? null : h("p", { class: "notice bad" }, `Errors of the disk since the start: ${errors.map(({ labels, value }) => `${labels.file} ${number(value)}`).join(", ")}. Look at the free space of the data folder, and at the log.`));
 }

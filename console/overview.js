@@ -44,12 +44,13 @@ const perSecond = (count, { seconds }) => (seconds > 0 ? count / seconds : 0);
 function showFigures(place, { now, samples }, info) {
   const last = samples.at(-1);
   const rate = last ? perSecond(last.envelopes, last) : 0;
-  const latency = last?.requests.count > 0 ? last.requests : now.requests;
+  const isRecent = last?.requests.count > 0;
+  const latency = isRecent ? last.requests : now.requests;
   const figure = (label, value, more) => h("div", { class: "card figure" }, h("dt", {}, label), h("dd", {}, value, more ? h("small", {}, more) : null));
   place.replaceChildren(
     figure("Sessions", number(now.sessions), `up for ${duration(info.uptimeSeconds + Math.round(performance.now() / 1000))}`),
     figure("Messages a second", number(rate), `${number(now.envelopes)} since the start`),
-    figure("Request latency", milliseconds(latency.p50Ms), `99 % within ${milliseconds(latency.p99Ms)}`),
+    figure("Request latency", milliseconds(latency.p50Ms), `99 % within ${milliseconds(latency.p99Ms)}${isRecent || now.requests.count === 0 ? "" : ", since the start"}`),
     figure("Waiting messages", number(now.queue.sum), `longest queue ${number(now.queue.max)}`));
 }
 

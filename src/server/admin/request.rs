@@ -1,8 +1,12 @@
 //! What a caller sends, read into types: [`Body`] and [`Query`]. What cannot be read is a [`Problem`].
 
+use std::io;
+
 use axum::extract::{FromRequest, FromRequestParts, Request};
+use axum::http::header::CONTENT_TYPE;
 use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::time::timeout;
@@ -11,9 +15,16 @@ use wire::ErrorCode;
 
 use super::CALL_TIME;
 use super::problem::{Code, Problem};
+use crate::wiped::Wiped;
 
 /// The largest body.
 const BODY_BYTES_MAX: usize = 1 << 20;
+
+/// The media type of an answer.
+const JSON: &str = "application/json";
+
+/// The size at which the buffer of an answer with a secret starts.
+const SECRET_ANSWER_BYTES: usize = 512;
 
 /// A body in JSON. Without a body, it is read from `{}`.
 pub(super) struct Body<T>(pub(super) T);
@@ -62,13 +73,43 @@ pub(super) struct Answer<T>(pub(super) T);
 impl<T: Serialize> IntoResponse for Answer<T> {
     fn into_response(self) -> Response {
         match serde_json::to_vec(&self.0) {
-            Ok(text) => ([(axum::http::header::CONTENT_TYPE, "application/json")], text).into_response(),
-            Err(error) => {
-                tracing::error!(%error, "an answer of the admin API cannot be written");
-                Problem::new(ErrorCode::Internal, "the answer cannot be written; the log says more").into_response()
-            }
+            Ok(text) => ([(CONTENT_TYPE, JSON)], text).into_response(),
+            Err(error) => unwritten(&error),
         }
     }
+}
+
+/// An answer in JSON that has a secret. Its text is erased when it has been sent.
+pub(super) struct SecretAnswer<T>(pub(super) T);
+
+impl<T: Serialize> IntoResponse for SecretAnswer<T> {
+    fn into_response(self) -> Response {
+        let mut text = SecretText(Wiped::with_capacity(SECRET_ANSWER_BYTES));
+        match serde_json::to_writer(&mut text, &self.0) {
+            Ok(()) => ([(CONTENT_TYPE, JSON)], Bytes::from_owner(text.0.into_bytes())).into_response(),
+            Err(error) => unwritten(&error),
+        }
+    }
+}
+
+struct SecretText(Wiped);
+
+impl io::Write for SecretText {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self.0.push(bytes, BODY_BYTES_MAX) {
+            true => Ok(bytes.len()),
+            false => Err(io::ErrorKind::FileTooLarge.into()),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn unwritten(error: &serde_json::Error) -> Response {
+    tracing::error!(%error, "an answer of the admin API cannot be written");
+    Problem::new(ErrorCode::Internal, "the answer cannot be written; the log says more").into_response()
 }
 
 #[cfg(test)]

@@ -2,12 +2,14 @@
 //!
 //! A browser does not tell a page why a socket to loopback fails, and a connection that a browser refuses never reaches the
 //! broker. So this looks at all that can be known beside the page: `broker` at the listeners, their rules and the
-//! certificate, `host` at the machine, `browsers` at what each browser does, `policies` at what an administrator has allowed.
+//! certificate, `host` at the machine, `browsers` at what each browser does, `policies` at what an administrator has allowed,
+//! `trust` at who trusts the certificate.
 
 mod broker;
 mod browsers;
 mod host;
 mod policies;
+mod trust;
 
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -45,7 +47,7 @@ pub enum Side {
     Host,
     /// What a browser does to a page.
     Browser,
-    /// The policies of browsers on this machine.
+    /// The policies of browsers on this machine, and the authorities that it trusts.
     Policy,
 }
 
@@ -135,6 +137,7 @@ pub fn examine_machine(config: &Config, urls: &[String], question: &Question) ->
     let mut findings = host::look(config);
     findings.extend(browsers::look(urls, question));
     findings.extend(policies::look(question));
+    findings.extend(trust::look(config, question));
     findings
 }
 

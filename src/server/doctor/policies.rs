@@ -4,9 +4,7 @@
 #[cfg(any(target_os = "linux", test))]
 use std::fs;
 #[cfg(any(target_os = "linux", test))]
-use std::path::Path;
-#[cfg(target_os = "linux")]
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
@@ -21,7 +19,7 @@ const LOOPBACK: &str = "LoopbackNetworkAllowedForUrls";
 const LOCAL: &str = "LocalNetworkAccessAllowedForUrls";
 
 /// The most files of a folder that are read.
-#[cfg(target_os = "linux")]
+#[cfg(any(target_os = "linux", test))]
 const FILES_MAX: usize = 64;
 
 /// The longest file that is read.
@@ -104,17 +102,25 @@ pub(super) fn look(question: &Question) -> Vec<Finding> {
     question.browsers().filter_map(|browser| look_at(browser, origin)).collect()
 }
 
-#[cfg(target_os = "linux")]
-fn look_at(browser: Browser, origin: &str) -> Option<Finding> {
-    let folders: &[&str] = match browser {
+/// Returns the folders with the policies of a browser on Linux. There is no Safari.
+#[cfg(any(target_os = "linux", test))]
+pub(super) fn folders(browser: Browser) -> &'static [&'static str] {
+    match browser {
         Browser::Chrome => &["/etc/opt/chrome/policies/managed", "/etc/chromium/policies/managed"],
         Browser::Edge => &["/etc/opt/edge/policies/managed"],
         Browser::Firefox => {
             &["/etc/firefox/policies", "/usr/lib/firefox/distribution", "/usr/lib/firefox-esr/distribution"]
         }
-        Browser::Safari => return None,
-    };
-    let files = folders.iter().flat_map(|folder| json_files(Path::new(folder)));
+        Browser::Safari => &[],
+    }
+}
+
+#[cfg(target_os = "linux")]
+fn look_at(browser: Browser, origin: &str) -> Option<Finding> {
+    if browser == Browser::Safari {
+        return None;
+    }
+    let files = folders(browser).iter().flat_map(|folder| files(Path::new(folder), &["json"]));
     let granting = files.filter(|path| grants(path, origin)).collect::<Vec<_>>();
     let name = browser.name();
     let found = |level, what| finding(Side::Policy, "policy", level, what, WHY);
@@ -147,22 +153,29 @@ fn look_at(browser: Browser, origin: &str) -> Option<Finding> {
 
 const WHY: &str = "with a policy, users are not asked, and cannot refuse by mistake";
 
-#[cfg(target_os = "linux")]
-fn json_files(folder: &Path) -> Vec<PathBuf> {
+/// Returns the files of a folder that end like this, in the order of their names.
+#[cfg(any(target_os = "linux", test))]
+pub(super) fn files(folder: &Path, endings: &[&str]) -> Vec<PathBuf> {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
-    let mut files: Vec<PathBuf> =
-        entries.map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|it| it == "json")).collect();
+    let ends = |path: &PathBuf| path.extension().is_some_and(|it| endings.iter().any(|ending| it == *ending));
+    let mut files: Vec<PathBuf> = entries.map(|entry| entry.path()).filter(ends).collect();
     files.sort();
     files.truncate(FILES_MAX);
     files
 }
 
+/// Reads a file that is no longer than this.
+#[cfg(any(target_os = "linux", test))]
+pub(super) fn read_short(path: &Path, bytes_max: u64) -> Option<Vec<u8>> {
+    let is_short = fs::metadata(path).is_ok_and(|file| file.is_file() && file.len() <= bytes_max);
+    if is_short { fs::read(path).ok() } else { None }
+}
+
 /// Whether a file has a policy that names the origin.
 #[cfg(any(target_os = "linux", test))]
 fn grants(path: &Path, origin: &str) -> bool {
-    let is_short = fs::metadata(path).is_ok_and(|file| file.is_file() && file.len() <= FILE_BYTES_MAX);
-    let text = if is_short { fs::read_to_string(path).ok() } else { None };
-    let Some(policies) = text.and_then(|text| serde_json::from_str::<Value>(&text).ok()) else { return false };
+    let text = read_short(path, FILE_BYTES_MAX);
+    let Some(policies) = text.and_then(|text| serde_json::from_slice::<Value>(&text).ok()) else { return false };
     let names = |list: Option<&Value>, wanted: &dyn Fn(&str) -> bool| {
         list.and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).any(wanted)
     };

@@ -115,9 +115,9 @@ async fn the_files_need_no_token_and_say_what_a_page_may_do() {
     let first = get("/", &[]).await;
     assert_eq!((first.status, first.header("content-type")), (200, Some("text/html; charset=utf-8")), "{first:?}");
     let policy = format!(
-        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self' ws://{}; \
-         base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'",
-        site.broker.address()
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self' ws://{address} \
+         http://{address}; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'",
+        address = site.broker.address()
     );
     for path in ["/", "/console/app.js", "/console/style.css", "/console/icon.svg"] {
         // A link on any page may lead here, and a file from the disk does.

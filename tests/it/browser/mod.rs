@@ -315,9 +315,14 @@ async fn our_pages_work_in_a_browser() {
         reasons::a_page_says_why_it_cannot_connect(chromium).await;
     };
     let operating = async {
-        console::a_link_signs_in_once(chromium).await;
         console::names_of_others_are_text_on_every_page(chromium).await;
+        console::health_shows_the_org_the_certificate_and_the_disk(chromium).await;
+    };
+    let signing_in = async {
+        console::a_link_signs_in_once(chromium).await;
         console::everything_is_done_by_keyboard(chromium).await;
+        console::an_application_is_tried_with_its_token(chromium).await;
+        console::a_console_from_elsewhere_names_the_origin_to_add(chromium).await;
         console::a_page_whose_token_is_removed_asks_to_sign_in(chromium).await;
     };
     tokio::join!(
@@ -326,6 +331,7 @@ async fn our_pages_work_in_a_browser() {
         Box::pin(connecting),
         Box::pin(coming_back),
         Box::pin(several_tabs),
-        Box::pin(operating)
+        Box::pin(operating),
+        Box::pin(signing_in)
     );
 }

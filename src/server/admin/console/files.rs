@@ -24,7 +24,7 @@ const FOLDER: &str = "/console/";
 /// What the first page is called.
 const FIRST: &str = "index.html";
 
-/// A file of the folder `console`.
+/// A file of the folder `console`, or the JavaScript client.
 struct File {
     name: &'static str,
     media_type: &'static str,
@@ -33,7 +33,10 @@ struct File {
 
 macro_rules! file {
     ($name:literal, $media_type:expr) => {
-        File { name: $name, media_type: $media_type, text: include_str!(concat!("../../../../console/", $name)) }
+        file!($name, $media_type, concat!("../../../../console/", $name))
+    };
+    ($name:literal, $media_type:expr, $path:expr) => {
+        File { name: $name, media_type: $media_type, text: include_str!($path) }
     };
 }
 
@@ -50,6 +53,12 @@ const FILES: &[File] = &[
     file!("traffic.js", SCRIPT),
     file!("why.js", SCRIPT),
     file!("health.js", SCRIPT),
+    file!("metrics.js", SCRIPT),
+    file!("salesforce.js", SCRIPT),
+    file!("try.js", SCRIPT),
+    file!("doctor.js", SCRIPT),
+    file!("listeners.js", SCRIPT),
+    file!("switchboard.js", SCRIPT, "../../../../clients/js/bundle/switchboard.js"),
 ];
 
 /// Returns whether a path is one of the console's.
@@ -80,22 +89,25 @@ async fn answer(State(shared): State<Shared>, Path(name): Path<String>, request:
     response
 }
 
-/// Returns the Content Security Policy: nothing but these files, the admin API, and the broker's listeners for applications.
+/// Returns the Content Security Policy: nothing but these files, the admin API, and the broker's listeners for applications,
+/// which a page asks by `GET /` too.
 fn policy(listeners: &[String], host: &str) -> String {
-    let mut sockets = String::new();
-    for source in listeners.iter().filter_map(|url| socket_source(url, host)) {
-        sockets.push(' ');
-        sockets.push_str(&source);
+    let mut sources = String::new();
+    for (scheme, address) in listeners.iter().filter_map(|url| listener_source(url, host)) {
+        let http = if scheme == "wss" { "https" } else { "http" };
+        for part in [" ", scheme, "://", &address, " ", http, "://", &address] {
+            sources.push_str(part);
+        }
     }
     format!(
-        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'{sockets}; \
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'{sources}; \
          base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'"
     )
 }
 
-/// Returns a listener as a policy writes it. A listener on all addresses is at the host of the page. A policy cannot name an
-/// IPv6 address (CSP Level 3, section 2.3.1), nor a Unix socket.
-fn socket_source(url: &str, host: &str) -> Option<String> {
+/// Returns scheme and address of a listener, as a policy writes them. A listener on all addresses is at the host of the page. A
+/// policy cannot name an IPv6 address (CSP Level 3, section 2.3.1), nor a Unix socket.
+fn listener_source<'u>(url: &'u str, host: &str) -> Option<(&'u str, String)> {
     let (scheme, rest) = url.split_once("://").filter(|(scheme, _)| matches!(*scheme, "ws" | "wss"))?;
     let (name, port) = rest.split('/').next()?.rsplit_once(':')?;
     let name = match name {
@@ -103,7 +115,7 @@ fn socket_source(url: &str, host: &str) -> Option<String> {
         name => name,
     };
     let is_name = |byte: u8| byte.is_ascii_alphanumeric() || b".-".contains(&byte);
-    (!name.is_empty() && name.bytes().all(is_name)).then(|| format!("{scheme}://{name}:{port}"))
+    (!name.is_empty() && name.bytes().all(is_name)).then(|| (scheme, format!("{name}:{port}")))
 }
 
 #[cfg(test)]
@@ -132,6 +144,8 @@ mod tests {
     fn every_file_of_the_folder_is_in_the_program() {
         let folder = std::fs::read_dir("console").unwrap();
         let mut found: Vec<_> = folder.map(|it| it.unwrap().file_name().into_string().unwrap()).collect();
+        // The client is in a folder of its own.
+        found.push("switchboard.js".to_owned());
         let mut known: Vec<_> = FILES.iter().map(|file| file.name.to_owned()).collect();
         found.sort();
         known.sort();
@@ -140,18 +154,20 @@ mod tests {
 
     #[test]
     fn a_policy_names_the_listeners_that_it_can_name() {
-        let source = |url| socket_source(url, "broker.example.com:7421");
+        let source = |url| listener_source(url, "broker.example.com:7421");
         for (url, expected) in [
-            ("ws://127.0.0.1:7420/ws", Some("ws://127.0.0.1:7420")),
-            ("wss://0.0.0.0:7443/ws", Some("wss://broker.example.com:7443")),
-            ("ws://[::]:7420/ws", Some("ws://broker.example.com:7420")),
+            ("ws://127.0.0.1:7420/ws", Some(("ws", "127.0.0.1:7420"))),
+            ("wss://0.0.0.0:7443/ws", Some(("wss", "broker.example.com:7443"))),
+            ("ws://[::]:7420/ws", Some(("ws", "broker.example.com:7420"))),
             ("ws://[::1]:7420/ws", None),
             ("unix:/run/switchboard.sock", None),
         ] {
-            assert_eq!(source(url).as_deref(), expected, "{url}");
+            let expected = expected.map(|(scheme, address)| (scheme, address.to_owned()));
+            assert_eq!(source(url), expected, "{url}");
         }
-        assert_eq!(socket_source("ws://0.0.0.0:1/ws", "[::1]:7421"), None);
-        let policy = policy(&["ws://127.0.0.1:7420/ws".to_owned()], "localhost");
-        assert!(policy.contains("connect-src 'self' ws://127.0.0.1:7420; base-uri"), "{policy}");
+        assert_eq!(listener_source("ws://0.0.0.0:1/ws", "[::1]:7421"), None);
+        let policy = policy(&["ws://127.0.0.1:7420/ws".to_owned(), "wss://a.example:7443/ws".to_owned()], "localhost");
+        let sources = "ws://127.0.0.1:7420 http://127.0.0.1:7420 wss://a.example:7443 https://a.example:7443";
+        assert!(policy.contains(&format!("connect-src 'self' {sources}; base-uri")), "{policy}");
     }
 }

@@ -10,7 +10,7 @@ mod sign_in;
 use axum::Extension;
 use axum::extract::{FromRequest as _, Request, State};
 use secrecy::{ExposeSecret as _, SecretString};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::json;
 use tokio::time::Instant;
 use utoipa::ToSchema;
@@ -24,7 +24,7 @@ use super::Shared;
 use super::access::Caller;
 use super::acts::{self, Act};
 use super::problem::{Code as ProblemCode, Problem};
-use super::request::{Answer, Body};
+use super::request::{Body, SecretAnswer};
 use crate::auth::hash_token;
 
 /// The call that exchanges a code, as audit records name it.
@@ -36,7 +36,9 @@ const EXCHANGE: &str = "POST /v1/console/session";
 #[schema(as = ConsoleCode)]
 pub(super) struct Code {
     /// The code. It can be exchanged once.
-    code: String,
+    #[serde(serialize_with = "exposed")]
+    #[schema(value_type = String)]
+    code: SecretString,
     /// For how long.
     expires_in_seconds: u64,
 }
@@ -47,7 +49,9 @@ pub(super) struct Code {
 #[schema(as = ConsoleExchange)]
 pub(super) struct Exchange {
     /// The code of `POST /v1/console/code`.
-    code: String,
+    #[serde(deserialize_with = "secret")]
+    #[schema(value_type = String)]
+    code: SecretString,
 }
 
 /// A key for a page of the console.
@@ -56,7 +60,9 @@ pub(super) struct Exchange {
 #[schema(as = ConsoleSession)]
 pub(super) struct Session {
     /// The key, which is sent as a token is.
-    key: String,
+    #[serde(serialize_with = "exposed")]
+    #[schema(value_type = String)]
+    key: SecretString,
     /// For how long it is valid, unless its token is removed before.
     expires_in_seconds: u64,
     /// The name of the token that the code was made with.
@@ -76,14 +82,14 @@ pub(super) struct Session {
 pub(super) async fn code(
     State(shared): State<Shared>,
     Extension(caller): Extension<Caller>,
-) -> Result<Answer<Code>, Problem> {
+) -> Result<SecretAnswer<Code>, Problem> {
     // Otherwise a page could stay signed in for ever.
     if caller.is_page {
         return Err(Problem::new(ErrorCode::Forbidden, "a key of the console cannot make codes; use a token"));
     }
     let owner = Owner { name: caller.name, may: caller.may, token_hash: caller.token_hash };
     let code = shared.sign_ins.new_code(Instant::now().into_std(), owner).map_err(|error| no_random(&error))?;
-    Ok(Answer(Code { code: code.expose_secret().to_owned(), expires_in_seconds: CODE_TIME.as_secs() }))
+    Ok(SecretAnswer(Code { code, expires_in_seconds: CODE_TIME.as_secs() }))
 }
 
 /// Exchange a code for a key
@@ -95,15 +101,15 @@ pub(super) async fn code(
     request_body = Exchange,
     responses((status = 200, description = "The key.", body = Session))
 )]
-pub(super) async fn session(State(shared): State<Shared>, request: Request) -> Result<Answer<Session>, Problem> {
+pub(super) async fn session(State(shared): State<Shared>, request: Request) -> Result<SecretAnswer<Session>, Problem> {
     let address = shared.client(&request);
     let Body(Exchange { code }) = Body::from_request(request, &()).await?;
-    let hash = hash_token(&SecretString::from(code));
+    let hash = hash_token(&code);
     let exchanged = shared.sign_ins.exchange(Instant::now().into_std(), &hash).map_err(|error| no_random(&error))?;
     let refused = match exchanged {
         Ok((key, owner)) => {
-            return Ok(Answer(Session {
-                key: key.expose_secret().to_owned(),
+            return Ok(SecretAnswer(Session {
+                key,
                 expires_in_seconds: KEY_TIME.as_secs(),
                 token: owner.name.to_string(),
                 may: owner.may.as_str(),
@@ -126,4 +132,45 @@ pub(super) async fn session(State(shared): State<Shared>, request: Request) -> R
 fn no_random(error: &std::io::Error) -> Problem {
     tracing::error!(%error, "the system has no random numbers for a code or key of the console");
     Problem::new(ProblemCode::Unavailable, "the system has no random numbers; the log says more")
+}
+
+/// Writes a secret into the answer, which is wiped.
+fn exposed<S: Serializer>(secret: &SecretString, to: S) -> Result<S::Ok, S::Error> {
+    to.serialize_str(secret.expose_secret())
+}
+
+fn secret<'de, D: Deserializer<'de>>(from: D) -> Result<SecretString, D::Error> {
+    String::deserialize(from).map(SecretString::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fmt::{Debug, Display};
+
+    use super::*;
+
+    /// Does not compile if one of the types implements the trait: then both implementations of `Ambiguous` fit.
+    macro_rules! assert_not {
+        ($printable:ident: $($type:ty),+) => {$(
+            const _: fn() = || {
+                trait Ambiguous<A> {
+                    fn item() {}
+                }
+                impl<T> Ambiguous<()> for T {}
+                impl<T: $printable> Ambiguous<u8> for T {}
+                let _ = <$type as Ambiguous<_>>::item;
+            };
+        )+};
+    }
+
+    assert_not!(Debug: Code, Exchange, Session, Body<Exchange>, SecretAnswer<Code>, SecretAnswer<Session>);
+    assert_not!(Display: Code, Exchange, Session, SecretString);
+
+    #[test]
+    fn a_secret_is_in_the_answer_and_in_nothing_that_is_printed() {
+        let Exchange { code } = serde_json::from_str(r#"{"code":"very-secret"}"#).unwrap();
+        assert!(!format!("{code:?}").contains("very"));
+        let text = serde_json::to_value(Code { code, expires_in_seconds: 60 }).unwrap();
+        assert_eq!(text, json!({ "code": "very-secret", "expiresInSeconds": 60 }));
+    }
 }
