@@ -62,3 +62,6 @@ await library("index", "switchboard.d.ts");
 await library("testing", "fake.d.ts", { mangleProps: undefined });
 await bundle("index.ts", "bundle", "switchboard.js", { format: "esm" }, banner);
 await bundle("index.ts", "bundle", "switchboard.global.js", { format: "iife", globalName: "switchboard" }, banner);
+
+// A page of clients/salesforce/opencti is copied to a web server as it is, so the client lies beside it.
+if (out === here) await copyFile(path.join(here, "bundle/switchboard.js"), path.join(here, "../salesforce/opencti/switchboard.js"));

@@ -205,7 +205,7 @@ class Page {
     });
     on(window, "pageshow", async ({ persisted }: PageTransitionEvent) => {
       if (!persisted) return wake();
-      if (locks) await this.#lock(this.#window);
+      if (this.#window) await this.#lock(this.#window);
       core.connection.start();
     });
   }

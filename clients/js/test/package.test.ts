@@ -35,6 +35,8 @@ test("the bundle that is committed is what the sources build", async () => {
     // `npm run build` renews it.
     expect(await committed, file).toBe(await made);
   }
+  const [served, copied] = ["bundle", "../salesforce/opencti"].map((folder) => readFile(path.join(root, folder, "switchboard.js"), "utf8"));
+  expect(await copied).toBe(await served);
 });
 
 test("the types fit the code", async () => {

@@ -28,14 +28,15 @@ async fn session<'c>(chromium: &'c Chromium, fake: &FakeBroker) -> (Page<'c>, Pe
 
 async fn grant_all(peer: &mut Peer<TcpStream>) {
     for subtopic in ["OpenObject", "SetClickToDial"] {
-        assert_eq!(peer.grant().await, json!({ "channel": "Salesforce", "topic": "Call", "subtopic": subtopic }));
+        let pattern = json!({ "channel": "Salesforce", "topic": "Call", "subtopic": subtopic, "retained": true });
+        assert_eq!(peer.grant().await, pattern);
     }
 }
 
 pub(super) async fn a_draining_broker_says_when_to_come_back(chromium: &Chromium) {
     let fake = FakeBroker::start().await;
     let (page, mut peer, register) = session(chromium, &fake).await;
-    assert_eq!(register["data"], json!({ "token": "a token" }));
+    assert_eq!(register["data"], json!({ "token": "a token", "resume": false }));
     let notice = json!({ "channel": "Broker", "topic": "Connection", "subtopic": "Draining",
         "data": { "ReconnectAfterMs": u64::try_from(DRAIN.as_millis()).unwrap() } });
     peer.say(notice).await;
@@ -60,7 +61,7 @@ pub(super) async fn some_closes_are_final_and_others_are_not(chromium: &Chromium
         page.shows("state", "registered").await;
     }
     // A fixed token is not sent again, unless a person wants it.
-    for (code, shown) in [(4409, "REPLACED"), (4401, "REFUSED"), (4403, "REFUSED"), (4410, "KICKED")] {
+    for (code, shown) in [(4409, "REPLACED"), (4401, "UNAUTHENTICATED"), (4403, "FORBIDDEN"), (4410, "KICKED")] {
         peer.close(code, "test").await;
         page.shows("error", shown).await;
         page.shows("state", "stopped").await;
