@@ -81,8 +81,8 @@ pub(super) async fn a_dead_connection_is_found_when_the_page_wakes(chromium: &Ch
     peer.answer(&ping, json!({ "Success": true, "ErrorMessage": null })).await;
     page.shows("state", "registered").await;
 
-    // The next one gets no answer, and time runs a hundred times as fast.
-    page.evaluate("{ const slow = setTimeout; window.setTimeout = (it, ms) => slow(it, ms / 100); }").await;
+    // The next one gets no answer, and time runs ten times as fast.
+    page.evaluate("{ const slow = setTimeout; window.setTimeout = (it, ms) => slow(it, ms / 10); }").await;
     page.evaluate("window.dispatchEvent(new Event('online'))").await;
     peer.expect("Broker/Connection/Ping").await;
     let (mut again, _) = fake.session().await;
