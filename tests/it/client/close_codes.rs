@@ -108,6 +108,7 @@ fn javascript_with_provider(url: &str) -> Running {
     let client = std::fs::read_to_string("clients/js/bundle/switchboard.global.js").unwrap();
     node(&format!(
         "{client}
+         globalThis.location = {{ hostname: 'localhost' }};
          let asked = 0;
          const desk = switchboard.connect({{ source: 'crm', url: '{url}', token: () => `token-${{++asked}}` }});
          desk.on('error', ({{ code, message }}) => console.log(`${{code}}: ${{message}}`));
