@@ -108,6 +108,17 @@ const commands = {
     await pages.get(page).page.context().grantPermissions(["local-network-access"]);
   },
 
+  /** Freezes a tab, as a browser does that saves energy, or wakes it. */
+  async freeze({ page: name, frozen }) {
+    const { page } = pages.get(name);
+    // Playwright shows every page as focused, and such a page is not frozen. Only the session that asked for the focus can end that.
+    const own = page._connection.toImpl(page).delegate._mainFrameSession._client;
+    await own.send("Emulation.setFocusEmulationEnabled", { enabled: !frozen });
+    // It lasts no longer than the session that has asked for it.
+    const debug = await page.context().newCDPSession(page);
+    await debug.send("Page.setWebLifecycleState", { state: frozen ? "frozen" : "active" });
+  },
+
   async back({ page }) {
     await pages.get(page).page.goBack({ timeout: DEADLINE_MS });
   },

@@ -1,7 +1,7 @@
 //! The pages that we ship, in a real browser: `salesforce` (clients/salesforce/opencti against a stub of Open CTI), `tabs`
 //! (several tabs of it), `connection` (how its connection ends and is made again, against a broker that a test plays), `gadget`
 //! (examples/gadget.html), `org` (that gadget, a broker and an org), `desk` (clients/js: reloads, duplicated
-//! tabs, restarts), `reasons` (why it cannot connect), `console` (the console of a broker).
+//! tabs, restarts), `shared` (its tabs with one session), `reasons` (why it cannot connect), `console` (the console of a broker).
 //!
 //! [`Chromium::launch`] gives a browser, or `None` where this machine has none; [`Chromium::open`] a page that loads from
 //! this repository, with files replaced as the test says; [`Page::wait`] waits for what has to come true in it.
@@ -14,6 +14,7 @@ mod gadget;
 mod org;
 mod reasons;
 mod salesforce;
+mod shared;
 mod tabs;
 
 use std::collections::HashMap;
@@ -232,6 +233,11 @@ impl Page<'_> {
         self.tell("allow", json!({})).await;
     }
 
+    /// Freezes it, as a browser does that saves energy, or wakes it. A frozen page can still be looked at.
+    pub(crate) async fn freeze(&self, frozen: bool) {
+        self.tell("freeze", json!({ "frozen": frozen })).await;
+    }
+
     /// Returns to the page that [`Self::leave`] left.
     pub(crate) async fn back(&self) {
         self.tell("back", json!({})).await;
@@ -314,6 +320,10 @@ async fn our_pages_work_in_a_browser() {
         reasons::a_page_connects_when_the_person_allows_it(chromium).await;
         reasons::a_page_says_why_it_cannot_connect(chromium).await;
     };
+    let sharing = async {
+        shared::tabs_share_a_socket_whatever_becomes_of_the_tab_that_has_it(chromium).await;
+        shared::a_frozen_tab_is_not_asked(chromium).await;
+    };
     let operating = async {
         console::a_link_signs_in_once(chromium).await;
         console::names_of_others_are_text_on_every_page(chromium).await;
@@ -322,6 +332,7 @@ async fn our_pages_work_in_a_browser() {
     };
     tokio::join!(
         Box::pin(desks),
+        Box::pin(sharing),
         Box::pin(telling),
         Box::pin(connecting),
         Box::pin(coming_back),
