@@ -71,7 +71,10 @@ await library("index", "switchboard.d.ts");
 await library("testing", "fake.d.ts", { mangleProps: undefined });
 // Tabs with different versions of it talk to each other, so its members keep their names.
 await library("shared", "shared.d.ts", besideCore("./index.js"), besideCore("./index.cjs"));
+await library("openajax", "openajax.d.ts", { mangleProps: undefined });
 await bundle("index.ts", "bundle", "switchboard.js", { format: "esm" }, banner);
+const openAjax = { format: "iife", globalName: "switchboardOpenAjax", mangleProps: undefined };
+await bundle("openajax.ts", "bundle", "switchboard.openajax.js", openAjax, banner);
 await bundle("shared.ts", "bundle", "switchboard.shared.js", { format: "esm", ...besideCore("./switchboard.js") }, banner);
 await bundle("index.ts", "bundle", "switchboard.global.js", { format: "iife", globalName: "switchboard" }, banner);
 

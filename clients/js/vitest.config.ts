@@ -3,7 +3,7 @@ import { defineConfig } from "vitest/config";
 
 // With BUILT, the folder of a build, the tests play against the built file in place of the sources.
 const built = process.env.BUILT;
-const alias = built ? [{ find: /^(\.\.\/)+src\/(index|shared|testing)\.js$/, replacement: `${path.resolve(built)}/$2.js` }] : [];
+const alias = built ? [{ find: /^(\.\.\/)+src\/(index|openajax|shared|testing)\.js$/, replacement: `${path.resolve(built)}/$2.js` }] : [];
 
 export default defineConfig({
   resolve: { alias },
