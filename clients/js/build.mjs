@@ -71,6 +71,8 @@ await library("index", "switchboard.d.ts");
 await library("testing", "fake.d.ts", { mangleProps: undefined });
 // Tabs with different versions of it talk to each other, so its members keep their names.
 await library("shared", "shared.d.ts", besideCore("./index.js"), besideCore("./index.cjs"));
+// Types only.
+await copyFile(path.join(here, "src/acqueon.d.ts"), path.join(out, "dist/acqueon.d.ts"));
 await library("openajax", "openajax.d.ts", { mangleProps: undefined });
 await bundle("index.ts", "bundle", "switchboard.js", { format: "esm" }, banner);
 const openAjax = { format: "iife", globalName: "switchboardOpenAjax", mangleProps: undefined };

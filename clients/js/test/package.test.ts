@@ -72,9 +72,11 @@ test("the package works in a clean project, as a module, as CommonJS, and with i
       expect((await run("node", [file], { cwd: project })).stdout).toBe("local A\n");
     }
     await writeFile(path.join(project, "main.ts"), `import { connect, type Desk } from "@switchboard/client";
+      import type { Acqueon } from "@switchboard/client/acqueon";
       import { attachOpenAjax } from "@switchboard/client/openajax";
       import { connectShared } from "@switchboard/client/shared";
       export const desk: Desk = connect({ source: "project" });
+      export const vendor: Desk<Acqueon> = connect<Acqueon>({ source: "project" });
       export const shared: Desk = connectShared({ source: "project" });
       export const end: () => void = attachOpenAjax(desk);
       export const wrong = () => connect({ source: 1 as unknown as string });`);
