@@ -17,7 +17,7 @@ let built: string;
 beforeAll(async () => {
   built = await mkdtemp(path.join(tmpdir(), "switchboard-built-"));
   await run("node", [path.join(root, "build.mjs"), built]);
-});
+}, 60_000);
 
 afterAll(() => rm(built, { recursive: true, force: true }));
 

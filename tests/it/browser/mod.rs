@@ -1,7 +1,7 @@
 //! The pages that we ship, in a real browser: `salesforce` (clients/salesforce/opencti against a stub of Open CTI), `tabs`
 //! (several tabs of it), `connection` (how its connection ends and is made again, against a broker that a test plays), `gadget`
 //! (examples/gadget.html), `org` (that gadget, a broker and an org), `desk` (clients/js: reloads, duplicated
-//! tabs, restarts), `shared` (its tabs with one session), `reasons` (why it cannot connect), `console` (the console of a broker).
+//! tabs, restarts), `shared` (its tabs with one session), `reasons` (why it cannot connect), `recipes` (of the guide), `console` (the console of a broker).
 //!
 //! [`Chromium::launch`] gives a browser, or `None` where this machine has none; [`Chromium::open`] a page that loads from
 //! this repository, with files replaced as the test says; [`Page::wait`] waits for what has to come true in it.
@@ -13,6 +13,7 @@ mod desk;
 mod gadget;
 mod org;
 mod reasons;
+mod recipes;
 mod salesforce;
 mod shared;
 mod tabs;
@@ -23,7 +24,7 @@ use std::process::Stdio;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::sync::Mutex;
@@ -99,8 +100,14 @@ impl Chromium {
 
     /// Opens a page with this text, at a path that names no file.
     pub(crate) async fn open_text(&self, path: &str, query: &str, text: &str) -> Page<'_> {
-        let url = format!("{}/{path}?{query}", self.origin(Host::Loopback));
-        self.open_as(json!({ "url": url, "text": text })).await
+        self.open_served(&format!("{path}?{query}"), &[(path, text)]).await
+    }
+
+    /// Opens a page of this computer, where paths that name no file have these texts.
+    pub(crate) async fn open_served(&self, page: &str, texts: &[(&str, &str)]) -> Page<'_> {
+        let served: Value =
+            texts.iter().map(|(path, text)| (format!("/{path}"), json!(text))).collect::<Map<_, _>>().into();
+        self.open_as(json!({ "url": format!("{}/{page}", self.origin(Host::Loopback)), "served": served })).await
     }
 
     /// Opens an address in a profile that no other page uses. What breaks a policy of the page is in `window.violations`.
@@ -323,6 +330,8 @@ async fn our_pages_work_in_a_browser() {
     let sharing = async {
         shared::tabs_share_a_socket_whatever_becomes_of_the_tab_that_has_it(chromium).await;
         shared::a_frozen_tab_is_not_asked(chromium).await;
+        recipes::a_plain_page_shows_its_calls(chromium).await;
+        recipes::a_worker_receives_and_publishes(chromium).await;
     };
     let operating = async {
         console::a_link_signs_in_once(chromium).await;
