@@ -68,6 +68,8 @@ export class Hub implements End, Host {
   /** The number in the session of each message of the desk after the first `#ownFirst`: infinite until the leader has said it. */
   #own: number[] = [];
   #ownFirst = 0;
+  /** The line on which they were sent. */
+  #ownLine: string | undefined;
   /** Ids of this tab that have no answer yet. */
   #ids = new Set<string>();
   readonly #subscriptions = new Set<string>();
@@ -246,6 +248,7 @@ export class Hub implements End, Host {
     await new Promise<void>((resolve) => {
       const hold = () => {
         resolve();
+        if (!this.#channel) return undefined;
         return new Promise<void>((release) => (this.#end = { tab: this.tab, release }));
       };
       navigator.locks.request(this.names.tab(this.tab), hold).catch(() => resolve());
@@ -383,10 +386,10 @@ export class Hub implements End, Host {
     if (line === this.#line) return;
     const goesOn = reply.Resumed === true && reply.SessionId === this.session;
     this.#taken = taken;
+    this.#line = line;
     this.#settle();
     if (!goesOn || this.window.last < last) this.window.clear(last);
     if (!goesOn) this.forgotten.clear();
-    this.#line = line;
     this.#reply = reply;
     this.session = reply.SessionId;
     this.token = reply.ResumeToken;
@@ -397,8 +400,10 @@ export class Hub implements End, Host {
     this.#retry();
   }
 
-  /** Forgets messages that never reached the broker. The desk sends them again. */
+  /** Forgets messages that an earlier leader did not bring to the broker. The desk sends them again. */
   #settle(): void {
+    if (this.#ownLine === this.#line) return;
+    this.#ownLine = this.#line;
     const lost = this.#own.findIndex((number) => number > this.#taken);
     if (lost >= 0) this.#own.length = lost;
   }
@@ -466,7 +471,7 @@ export class Hub implements End, Host {
   #store(): void {
     const own = this.#own.slice(-STORED_MAX);
     const first = this.#ownFirst + this.#own.length - own.length;
-    const stored = { line: this.#line, first, own, ids: [...this.#ids].slice(-STORED_MAX) };
+    const stored = { line: this.#ownLine, first, own, ids: [...this.#ids].slice(-STORED_MAX) };
     try {
       sessionStorage.setItem(this.names.tab(this.tab), JSON.stringify(stored));
     } catch {
@@ -488,7 +493,8 @@ export class Hub implements End, Host {
     // One without a number was posted to a leader that lives, which has written it.
     this.#own = own.map((number: number | null) => number ?? 0);
     this.#ids = new Set(ids);
-    if (this.#line && line !== this.#line) this.#settle();
+    this.#ownLine = line;
+    if (this.#line) this.#settle();
   }
 }
 

@@ -2,8 +2,8 @@ import { type Data, type Envelope, fields, join, parse } from "./envelope.js";
 import { makeId, type Names, type Note, type Reply } from "./notes.js";
 import type { Window } from "./window.js";
 
-/** How long a tab may be away, for a reload, before its subscriptions are ended. A timer that runs late does no harm. */
-const GRACE_MS = 10_000;
+/** How long a tab may be away, for a reload, before its subscriptions are ended: as long as a session by default. A late timer does no harm. */
+const GRACE_MS = 30_000;
 
 const REGISTER = "Broker/Application/Register";
 

@@ -134,6 +134,33 @@ test.each(["closed", "deposed", "cut off"])("when the leader is %s in mid stream
   expect(new Set(backs)).toEqual(new Set(["resumed"]));
 });
 
+test("a tab takes the place of a leader that does not answer", async () => {
+  const broker = await Broker.start();
+  const deaf = new Set<BroadcastChannel>();
+  const channels: BroadcastChannel[] = [];
+  vi.stubGlobal("BroadcastChannel", class extends BroadcastChannel {
+    constructor(name: string) {
+      super(name);
+      channels.push(this);
+    }
+    override postMessage(message: unknown): void {
+      if (!deaf.has(this)) super.postMessage(message);
+    }
+  });
+  // The five seconds for an answer pass a hundred times as fast.
+  const { setTimeout } = globalThis;
+  vi.stubGlobal("setTimeout", (act: () => void, ms: number) => setTimeout(act, ms === 5_000 ? 50 : ms));
+  onTestFinished(() => void vi.unstubAllGlobals());
+  const far = desk(broker.url, { source: "far" });
+  const [, second] = (await tabs(broker.url, 2)) as [Desk<any>, Desk<any>];
+  const [up] = (await collect([far])) as [any[]];
+  const session = second.session?.id;
+  deaf.add(channels[0] as BroadcastChannel);
+  Object.assign(channels[0] as BroadcastChannel, { onmessage: null });
+  for (const number of numbers(5)) expect(await within("a receipt", second.publish("Phone/Call/Ringing", number))).toMatchObject({ receivers: 1 });
+  expect([up, second.session?.id]).toEqual([numbers(5), session]);
+});
+
 test("a handler has a connection of its own, and a tab that cannot go on says what is lost", async () => {
   const broker = await Broker.start();
   const phone = desk(broker.url, { source: "phone" });
