@@ -14,8 +14,8 @@ const INTERNAL = `
   cancelled changed check command connection decline deliver diagnose emit end endInherited ended fail
   flush folds forget give gone graceMs handled handlers hasLog hasRoom hold identity ids inbox
   inherited isAnswered isFor isFresh isInDoubt isKnown isOfSession isOpen isRequest isSilent
-  isUnconfirmed isUpkeep isWaiting keeps listeners lost mayPrompt nextId onAdded onForgotten
-  onRegistered options ping position post prove registered registration release repeat report restore
+  isUnconfirmed isUpkeep isWaiting keeps listeners lost mayPrompt nextId number onAdded onForgotten
+  onRegistered options ping position post prove queue registered registration release repeat report reset restore
   resumed running saved sent show start stop stopped subscriptions suspend take takeUp tell timer upkeep
   wake wire write
 `;

@@ -8,6 +8,9 @@ const LOCK_MS = 500;
 /** How many messages without a listener are kept. The broker keeps no more for a session that is away. */
 const HELD_MAX = 16_384;
 
+/** How long a socket may take to open before the person is told that the browser may be asking. */
+const PROMPT_MS = 1_000;
+
 /** How many addresses are kept that a policy of the page has blocked. */
 const BLOCKED_MAX = 16;
 const LOOPBACK = /^(localhost|127\.[\d.]+|\[::1\])$/;
@@ -57,7 +60,21 @@ function explain(core: DeskCore): void {
     if (asked) asked.onchange = () => core.connection.start();
     return findReason(url, { permission: async () => asked?.state, blocked });
   };
-  core.mayPrompt = async (url) => !LOOPBACK.test(location.hostname) && ((await asks(url))?.state ?? "prompt") === "prompt";
+  core.mayPrompt = async (url) => {
+    if (LOOPBACK.test(location.hostname)) return false;
+    const state = (await asks(url))?.state ?? "prompt";
+    // Firefox leaves the socket in CONNECTING until the person has answered.
+    if (state === "prompt") setTimeout(() => void tellOfPrompt(core, url), PROMPT_MS);
+    return state === "prompt";
+  };
+}
+
+/** Says that the browser asks the person, if that is why there is no connection yet. */
+async function tellOfPrompt(core: DeskCore, url: string): Promise<void> {
+  const { connection } = core;
+  const isWaiting = () => connection.state === "connecting" && !connection.problem;
+  const found = isWaiting() && (await asks(url))?.state === "prompt" && (await core.diagnose?.(url));
+  if (found && isWaiting()) connection.show(found);
 }
 
 /** Returns the permission to reach an address. `undefined`: this browser cannot be asked for it. */

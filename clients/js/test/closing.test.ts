@@ -119,6 +119,18 @@ test("an address where nothing listens is a problem, and the next address is tri
   expect(wrong.problem?.code).toBe("BAD_ADDRESS");
 });
 
+test("a socket that a policy of the page blocks is not a wrong address", async () => {
+  const Blocked = class {
+    constructor() {
+      // As Firefox does.
+      throw Object.assign(new Error("The load for this content was blocked."), { name: "NS_ERROR_CONTENT_BLOCKED" });
+    }
+  };
+  const made = desk("ws://127.0.0.1:1/ws", { WebSocket: Blocked });
+  await next(made, "state", ({ problem }) => problem?.code === "BROKER_DOWN");
+  expect(made.state).toBe("connecting");
+});
+
 test("another version of the protocol is not spoken", async () => {
   const script = await Script.start();
   script.reply = () => ({ Protocol: 2 });
