@@ -72,9 +72,10 @@ pub(super) async fn tabs_share_a_socket_whatever_becomes_of_the_tab_that_has_it(
     second.freeze(false).await;
     has(&second, 1, 20).await;
 
-    // The third one goes into the back/forward cache, with neither a socket nor a lock. What it sends arrives once.
+    // The third one goes into the back/forward cache, with neither a socket nor a lock. What it sends arrives once, although
+    // nothing has told it so: there is no receipt.
     phone.subscribe("Phone/State/*").await;
-    third.evaluate("desk.publish('Phone/State/Now', 1).then(() => {})").await;
+    third.evaluate("desk.publish('Phone/State/Now', 1, { receipt: false }).then(() => {})").await;
     assert_eq!(phone.next_on("Phone/State/Now").await["data"], 1);
     third.evaluate("window.dispatchEvent(new PageTransitionEvent('pagehide', { persisted: true }))").await;
     ring_all(&mut phone, 21..=25).await;
