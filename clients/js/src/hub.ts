@@ -1,15 +1,15 @@
 import { type Envelope, fields, join, parse } from "./envelope.js";
 import { type Host, Lead } from "./lead.js";
 import { makeId, type Names, type Note, type Reply } from "./notes.js";
-import { type End, Pipe } from "./pipe.js";
+import type { End, Pipe } from "./pipe.js";
+import { type Saved, Sent } from "./sent.js";
+import { Turn } from "./turn.js";
 import { Window } from "./window.js";
 
 /** How long the leader may take to answer before this tab takes its place. */
 const SILENT_MS = 5_000;
 /** How long a desk may wait for the leader without taking it for a socket that does not open. It gives up after 20 s. */
 const OPENING_MS = 15_000;
-/** How many messages of the desk the broker may not be known to have taken. The desk keeps half as many. */
-const OWN_MAX = 32_768;
 /** How many requests and commands wait for an answer, and how many of them are stored for the next page. */
 const IDS_MAX = 16_384;
 const STORED_MAX = 1_024;
@@ -43,10 +43,7 @@ export class Hub implements End, Host {
   /** Has the desk connect now. */
   readonly #retry: () => void;
   #channel: BroadcastChannel | undefined;
-  /** Waits for the lock of the leader. */
-  #queue = new AbortController();
-  /** Gives the lock of the leader back. Absent: this tab does not lead. */
-  #resign: (() => void) | undefined;
+  readonly #turn: Turn;
   #lead: Lead | undefined;
   #isFrozen = false;
   /** Gives the lock of this tab back. */
@@ -65,11 +62,7 @@ export class Hub implements End, Host {
   #next = 0;
   /** Up to this one, messages have been looked at. The desk knows those that it gets again. */
   #seen = 0;
-  /** The number in the session of each message of the desk after the first `#ownFirst`: infinite until the leader has said it. */
-  #own: number[] = [];
-  #ownFirst = 0;
-  /** The line on which they were sent. */
-  #ownLine: string | undefined;
+  readonly #sent = new Sent();
   /** Ids of this tab that have no answer yet. */
   #ids = new Set<string>();
   readonly #subscriptions = new Set<string>();
@@ -80,10 +73,11 @@ export class Hub implements End, Host {
     this.names = { shared, tab: (id) => `${shared} ${id}` };
     this.#Socket = Socket;
     this.#retry = retry;
+    this.#turn = new Turn(shared, () => this.#begin(), () => this.#lose());
   }
 
   get #leads(): boolean {
-    return this.#resign !== undefined;
+    return this.#turn.isOurs;
   }
 
   // What the desk does.
@@ -108,17 +102,15 @@ export class Hub implements End, Host {
     if (triple === REGISTER) return void this.#register(pipe, envelope);
     if (!this.#hasJoined) return;
     if (triple === "Broker/Connection/Acknowledge") {
-      this.#own.push(0);
+      this.#sent.add(false);
       this.#lead?.acknowledge(this.#base + fields(envelope).received);
       return;
     }
-    this.#own.push(Infinity);
-    if (this.#own.length > OWN_MAX) this.#ownFirst += this.#own.splice(0, OWN_MAX / 2).length;
     if (typeof id === "string" && inReplyTo === undefined) keep(this.#ids, id, IDS_MAX);
     if (triple === "Broker/Subscription/Unsubscribe") this.#subscriptions.delete(fields(envelope).SubscriptionId);
     // The last one counts, if the application has given another.
     const marked = channel === "Broker" ? text : `${text.slice(0, -1)},"tab":${JSON.stringify(this.tab)}}`;
-    const at = this.#ownFirst + this.#own.length;
+    const at = this.#sent.add(true);
     if (this.#lead) return this.#lead.take(this.tab, at, marked);
     this.#post({ kind: "send", line: this.#line as string, tab: this.tab, at, text: marked });
     this.#watch();
@@ -155,31 +147,7 @@ export class Hub implements End, Host {
   /** Waits for its turn to lead, from the beginning and after a sleep. */
   elect(): void {
     this.#isFrozen = false;
-    if (!this.#channel || this.#leads) return;
-    this.#queue.abort();
-    this.#queue = new AbortController();
-    this.#request({ signal: this.#queue.signal });
-  }
-
-  #request(options: LockOptions): void {
-    let resign: (() => void) | undefined;
-    const hold = () => {
-      // A request that steals cannot be aborted.
-      if (!this.#channel) return undefined;
-      return new Promise<void>((resolve) => {
-        resign = resolve;
-        this.#resign = resign;
-        // What the tab before has passed on comes first.
-        setTimeout(() => this.#resign === resign && this.#begin());
-      });
-    };
-    navigator.locks.request(this.names.shared, options, hold).catch(() => {
-      if (!resign || this.#resign !== resign) return;
-      // Another tab has taken the lock, because this one did not answer.
-      this.#resign = undefined;
-      this.#lead?.close(4000);
-      this.elect();
-    });
+    if (this.#channel) this.#turn.wait();
   }
 
   /** Leads from now on. */
@@ -190,6 +158,12 @@ export class Hub implements End, Host {
     if (this.#pipe?.readyState === 0) return this.#dial(this.#pipe);
     this.#fail(1006, reason);
     this.#retry();
+  }
+
+  /** Another tab leads, because this one did not answer. */
+  #lose(): void {
+    this.#lead?.close(4000);
+    this.elect();
   }
 
   #dial(pipe: Pipe): void {
@@ -204,9 +178,7 @@ export class Hub implements End, Host {
   #watch(): void {
     this.#silent ??= setTimeout(() => {
       this.#silent = undefined;
-      if (!this.#channel || this.#leads) return;
-      this.#queue.abort();
-      this.#request({ steal: true });
+      this.#turn.steal();
     }, SILENT_MS);
   }
 
@@ -220,10 +192,8 @@ export class Hub implements End, Host {
   #resignNow(): void {
     clearTimeout(this.#silent);
     this.#silent = undefined;
-    this.#queue.abort();
     this.#lead?.close(4000);
-    this.#resign?.();
-    this.#resign = undefined;
+    this.#turn.leave();
   }
 
   /** Ends what this page has with others, because it is left. A desk that connects again enters again. */
@@ -292,26 +262,23 @@ export class Hub implements End, Host {
     const { held, from, resumes } = this.#asked as Asked;
     this.#asked = undefined;
     if (held && frames) {
-      // All that was sent on this line was taken, and what was sent on another was counted when this one began.
-      this.#ownFirst += this.#own.length;
       this.#base = held[3];
       this.#next = from + 1;
     } else {
-      this.#ownFirst = 0;
+      this.#sent.clear();
       this.#ids.clear();
       this.#subscriptions.clear();
       this.#isReplayOurs = false;
       this.#base = this.#seen = last;
       this.#next = last + 1;
     }
-    this.#own = [];
     const { Resumed: _, ResumeToken, Received, ResumeReason, MaxMessageBytes, ...reply } = this.#reply;
     const token: Held = [this.tab, this.session as string, ResumeToken, this.#base];
     const data = {
       ...reply,
       ...(MaxMessageBytes && { MaxMessageBytes: MaxMessageBytes - TAB_BYTES }),
       ...(resumes && ResumeToken && { Resumed: frames !== undefined, ResumeToken: JSON.stringify(token) }),
-      ...(frames ? { Received: this.#ownFirst, Replayed: frames.length } : held && { ResumeReason: ResumeReason ?? "UNKNOWN" }),
+      ...(frames ? { Received: this.#sent.count(), Replayed: frames.length } : held && { ResumeReason: ResumeReason ?? "UNKNOWN" }),
     };
     const [channel, topic, subtopic] = REGISTER.split("/");
     this.#hasJoined = true;
@@ -372,11 +339,9 @@ export class Hub implements End, Host {
       case "joined":
         if (note.line === this.#line && note.tab === this.tab && this.#asked) this.#joined(note.frames, note.last);
         return;
-      case "sent": {
-        const at = note.at - 1 - this.#ownFirst;
-        if (note.line === this.#line && note.tab === this.tab && at in this.#own) this.#own[at] = note.number;
+      case "sent":
+        if (note.line === this.#line && note.tab === this.tab) this.#sent.note(note.at, note.number);
         return;
-      }
       case "frame":
         return this.#frame(note.line, note.number, note.text);
     }
@@ -387,7 +352,7 @@ export class Hub implements End, Host {
     const goesOn = reply.Resumed === true && reply.SessionId === this.session;
     this.#taken = taken;
     this.#line = line;
-    this.#settle();
+    this.#sent.settle(line, taken);
     if (!goesOn || this.window.last < last) this.window.clear(last);
     if (!goesOn) this.forgotten.clear();
     this.#reply = reply;
@@ -398,14 +363,6 @@ export class Hub implements End, Host {
     if (this.#pipe?.readyState === 0) return this.#pipe.open();
     this.#fail(1006, "another tab leads");
     this.#retry();
-  }
-
-  /** Forgets messages that an earlier leader did not bring to the broker. The desk sends them again. */
-  #settle(): void {
-    if (this.#ownLine === this.#line) return;
-    this.#ownLine = this.#line;
-    const lost = this.#own.findIndex((number) => number > this.#taken);
-    if (lost >= 0) this.#own.length = lost;
   }
 
   #down({ line, code, reason }: Extract<Note, { kind: "down" }>): void {
@@ -469,11 +426,9 @@ export class Hub implements End, Host {
 
   /** Stores what the next page needs to know of what this one has sent. */
   #store(): void {
-    const own = this.#own.slice(-STORED_MAX);
-    const first = this.#ownFirst + this.#own.length - own.length;
-    const stored = { line: this.#ownLine, first, own, ids: [...this.#ids].slice(-STORED_MAX) };
     try {
-      sessionStorage.setItem(this.names.tab(this.tab), JSON.stringify(stored));
+      const ids = [...this.#ids].slice(-STORED_MAX);
+      sessionStorage.setItem(this.names.tab(this.tab), JSON.stringify({ sent: this.#sent.save(), ids }));
     } catch {
       // No storage: the next page begins anew.
     }
@@ -481,20 +436,16 @@ export class Hub implements End, Host {
 
   #restore(): void {
     const name = this.names.tab(this.tab);
-    let stored;
+    let stored: { sent?: Saved; ids?: string[] } = {};
     try {
       stored = JSON.parse(sessionStorage.getItem(name) ?? "{}");
     } catch {
-      stored = {};
+      // As above.
     }
     forgetStored(name);
-    const { line, first = 0, own = [], ids = [] } = stored;
-    this.#ownFirst = first;
-    // One without a number was posted to a leader that lives, which has written it.
-    this.#own = own.map((number: number | null) => number ?? 0);
-    this.#ids = new Set(ids);
-    this.#ownLine = line;
-    if (this.#line) this.#settle();
+    this.#ids = new Set(stored.ids);
+    this.#sent.restore(stored.sent ?? {});
+    if (this.#line) this.#sent.settle(this.#line, this.#taken);
   }
 }
 
