@@ -3,8 +3,8 @@ import type { Data, Envelope } from "./envelope.js";
 
 /** How long the subscriptions and requests of the page before this one wait for this one to make them. */
 const TAKE_UP_MS = 5_000;
-/** How long the page before this one may take to give its lock back. */
-const LOCK_MS = 500;
+/** How long the page before this one may take to give its lock back. A busy computer takes long, and a copy of a tab can wait. */
+const LOCK_MS = 2_000;
 /** How many messages without a listener are kept. The broker keeps no more for a session that is away. */
 const HELD_MAX = 16_384;
 
