@@ -158,6 +158,7 @@ test("a tab takes the place of a leader that does not answer", async () => {
   deaf.add(channels[0] as BroadcastChannel);
   Object.assign(channels[0] as BroadcastChannel, { onmessage: null });
   for (const number of numbers(5)) expect(await within("a receipt", second.publish("Phone/Call/Ringing", number))).toMatchObject({ receivers: 1 });
+  await until("the last event", () => up.length >= 5);
   expect([up, second.session?.id]).toEqual([numbers(5), session]);
 });
 
