@@ -14,8 +14,8 @@ const INTERNAL = `
   cancelled changed check command connection decline deliver diagnose emit end endInherited ended fail
   flush folds forget give gone graceMs handled handlers hasLog hasRoom hold identity ids inbox
   inherited isAnswered isFor isFresh isInDoubt isKnown isOfSession isOpen isRequest isSilent
-  isUnconfirmed isUpkeep isWaiting keeps listeners lost mayPrompt nextId onAdded onForgotten
-  onRegistered options ping position post prove registered registration release repeat report restore
+  isUnconfirmed isUpkeep isWaiting keeps listeners lost mayPrompt nextId number onAdded onForgotten
+  onRegistered options ping position post prove queue registered registration release repeat report reset restore
   resumed running saved sent show start stop stopped subscriptions suspend take takeUp tell timer upkeep
   wake wire write
 `;
@@ -50,15 +50,35 @@ async function bundle(entry, folder, ending, options, head = "") {
 }
 
 /** A module with what it loads later, its CommonJS twin, and the types of both. */
-async function library(entry, types, options = {}) {
+async function library(entry, types, options = {}, common = {}) {
   await bundle(`${entry}.ts`, "dist", `${entry}.js`, { format: "esm", splitting: true, ...options });
-  await bundle(`${entry}.ts`, "dist", `${entry}.cjs`, { format: "cjs", ...options });
-  await copyFile(path.join(here, "src", types), path.join(out, "dist", `${entry}.d.ts`));
-  await copyFile(path.join(here, "src", types), path.join(out, "dist", `${entry}.d.cts`));
+  await bundle(`${entry}.ts`, "dist", `${entry}.cjs`, { format: "cjs", ...options, ...common });
+  const text = await readFile(path.join(here, "src", types), "utf8");
+  for (const ending of ["js", "cjs"]) {
+    const file = path.join(out, "dist", `${entry}.d.${ending.replace("js", "ts")}`);
+    await writeFile(file, text.replaceAll("./switchboard.js", `./index.${ending}`));
+  }
+}
+
+/** Options of a file that needs the core, and finds it in this file. */
+function besideCore(core) {
+  const outside = { name: "core", setup: ({ onResolve }) => onResolve({ filter: /^\.\/index\.js$/ }, () => ({ path: core, external: true })) };
+  return { plugins: [outside], splitting: false, mangleProps: undefined };
 }
 
 await library("index", "switchboard.d.ts");
 // Its members are public, and its size does not matter.
 await library("testing", "fake.d.ts", { mangleProps: undefined });
+// Tabs with different versions of it talk to each other, so its members keep their names.
+await library("shared", "shared.d.ts", besideCore("./index.js"), besideCore("./index.cjs"));
+// Types only.
+await copyFile(path.join(here, "src/acqueon.d.ts"), path.join(out, "dist/acqueon.d.ts"));
+await library("openajax", "openajax.d.ts", { mangleProps: undefined });
 await bundle("index.ts", "bundle", "switchboard.js", { format: "esm" }, banner);
+const openAjax = { format: "iife", globalName: "switchboardOpenAjax", mangleProps: undefined };
+await bundle("openajax.ts", "bundle", "switchboard.openajax.js", openAjax, banner);
+await bundle("shared.ts", "bundle", "switchboard.shared.js", { format: "esm", ...besideCore("./switchboard.js") }, banner);
 await bundle("index.ts", "bundle", "switchboard.global.js", { format: "iife", globalName: "switchboard" }, banner);
+
+// A page of clients/salesforce/opencti is copied to a web server as it is, so the client lies beside it.
+if (out === here) await copyFile(path.join(here, "bundle/switchboard.js"), path.join(here, "../salesforce/opencti/switchboard.js"));

@@ -2,8 +2,10 @@ import path from "node:path";
 import { defineConfig } from "vitest/config";
 
 // With BUILT, the folder of a build, the tests play against the built file in place of the sources.
-const built = process.env.BUILT;
-const alias = built ? [{ find: /^(\.\.\/)+src\/(index|testing)\.js$/, replacement: `${path.resolve(built)}/$2.js` }] : [];
+const built = process.env.BUILT && path.resolve(process.env.BUILT);
+const core = built ? `${built}/index.js` : path.resolve(import.meta.dirname, "src/index.ts");
+const alias = [{ find: /^@switchboard\/client$/, replacement: core }];
+if (built) alias.push({ find: /^(\.\.\/)+src\/(index|openajax|shared|testing)\.js$/, replacement: `${built}/$2.js` });
 
 export default defineConfig({
   resolve: { alias },
@@ -14,5 +16,7 @@ export default defineConfig({
     pool: "forks",
     maxWorkers: 2,
     execArgv: ["--expose-gc"],
+    // test/recipes.test.ts writes TypeScript where it finds the packages.
+    server: { deps: { inline: [/\.recipes-/] } },
   },
 });

@@ -6,33 +6,12 @@
 // { "id": …, "value": … } or { "id": …, "error": … }; they are done side by side. It ends with its standard input. CommonJS, so that NODE_PATH finds playwright-core beside the build.
 
 const fs = require("node:fs");
-const http = require("node:http");
 const path = require("node:path");
-const readline = require("node:readline");
 const { chromium } = require("playwright-core");
+const { ELSEWHERE, obey, serve, texts, TYPES } = require("./pages.cjs");
 
 const [executablePath, root] = process.argv.slice(2);
 const DEADLINE_MS = 15_000;
-const TYPES = { ".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".cjs": "text/plain" };
-
-/** A host that is not loopback for the broker, and leads here all the same. */
-const ELSEWHERE = "crm.example.com";
-
-/** Texts by path, in place of files. */
-const texts = new Map();
-
-const serve = (request, response) => {
-  const { pathname, searchParams } = new URL(request.url, "http://here");
-  const answer = (status, body) => {
-    const policy = searchParams.get("policy");
-    const headers = { "content-type": TYPES[path.extname(pathname)] ?? "application/octet-stream" };
-    response.writeHead(status, policy ? { ...headers, "content-security-policy": policy } : headers);
-    response.end(body);
-  };
-  if (texts.has(pathname)) return answer(200, texts.get(pathname));
-  fs.readFile(path.join(root, path.normalize(pathname)), (error, body) => answer(error ? 404 : 200, error ? "" : body));
-};
-const servers = [http.createServer(serve), http.createServer(serve)];
 
 const pages = new Map();
 /** Pages that nobody uses, each in a profile of its own. A new one takes most of a second of a processor. */
@@ -42,11 +21,11 @@ let browser;
 const commands = {
   /**
    * A page in a profile that nobody else uses, or `beside` another one. `files` replaces what the page loads, by the end
-   * of its address; `setup` is there as `window.stubSetup` before any script. `text` is served at its address: Chromium takes
+   * of its address; `setup` is there as `window.stubSetup` before any script. `served` are texts by their paths: Chromium takes
    * a page that `files` replaced for a public one, which may not connect to loopback.
    */
-  async open({ page: name, url, files = {}, setup = {}, text, beside }) {
-    if (text !== undefined) texts.set(new URL(url).pathname, text);
+  async open({ page: name, url, files = {}, setup = {}, served = {}, beside }) {
+    for (const [path, text] of Object.entries(served)) texts.set(path, text);
     const page = beside ? await pages.get(beside).page.context().newPage() : idle.pop() ?? (await (await browser.newContext()).newPage());
     const said = [];
     page.on("console", (message) => said.push(`${message.type()}: ${message.text()}`));
@@ -108,6 +87,17 @@ const commands = {
     await pages.get(page).page.context().grantPermissions(["local-network-access"]);
   },
 
+  /** Freezes a tab, as a browser does that saves energy, or wakes it. */
+  async freeze({ page: name, frozen }) {
+    const { page } = pages.get(name);
+    // Playwright shows every page as focused, and such a page is not frozen. Only the session that asked for the focus can end that.
+    const own = page._connection.toImpl(page).delegate._mainFrameSession._client;
+    await own.send("Emulation.setFocusEmulationEnabled", { enabled: !frozen });
+    // It lasts no longer than the session that has asked for it.
+    const debug = await page.context().newCDPSession(page);
+    await debug.send("Page.setWebLifecycleState", { state: frozen ? "frozen" : "active" });
+  },
+
   async back({ page }) {
     await pages.get(page).page.goBack({ timeout: DEADLINE_MS });
   },
@@ -147,11 +137,8 @@ const commands = {
   },
 };
 
-const say = (outcome) => process.stdout.write(`${JSON.stringify(outcome)}\n`);
-
 (async () => {
-  for (const server of servers) await new Promise((resolve) => server.listen(0, "127.0.0.1", resolve));
-  const [port, publicPort] = servers.map((server) => server.address().port);
+  const { servers, port, publicPort } = await serve(root);
   browser = await chromium.launch({
     executablePath,
     args: [
@@ -161,12 +148,7 @@ const say = (outcome) => process.stdout.write(`${JSON.stringify(outcome)}\n`);
       `--unsafely-treat-insecure-origin-as-secure=http://${ELSEWHERE}:${publicPort}`,
     ],
   });
-  say({ port, public: publicPort });
-  for await (const line of readline.createInterface({ input: process.stdin })) {
-    const command = JSON.parse(line);
-    const { id } = command;
-    commands[command.do](command).then((value = null) => say({ id, value }), ({ message }) => say({ id, error: message }));
-  }
+  await obey({ port, public: publicPort }, commands);
   await browser.close();
   for (const server of servers) server.close();
 })().catch((error) => {

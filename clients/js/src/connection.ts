@@ -122,15 +122,17 @@ export class Connection {
     const Socket = (this.#options.WebSocket ?? globalThis.WebSocket) as typeof WebSocket;
     const url = this.#url;
     let socket: WebSocket;
+    this.#hasOpened = false;
     try {
       socket = new Socket(url);
     } catch (cause) {
-      const isInsecure = (cause as Error)?.name === "SecurityError";
-      this.stop(new SwitchboardError(isInsecure ? "MIXED_CONTENT" : "BAD_ADDRESS", `no WebSocket to ${url}`, { cause }));
-      return;
+      const { name } = cause as Error;
+      // Firefox throws NS_ERROR_CONTENT_BLOCKED if a policy of the page blocks the address; the diagnosis finds that out.
+      if (/^NS/.test(name)) return this.#closed(1006, name);
+      const code = name === "SecurityError" ? "MIXED_CONTENT" : "BAD_ADDRESS";
+      return this.stop(new SwitchboardError(code, `no WebSocket to ${url}`, { cause }));
     }
     this.#socket = socket;
-    this.#hasOpened = false;
     void this.#limitOpening(attempt, url);
     socket.onopen = () => {
       this.#hasOpened = true;
@@ -234,7 +236,7 @@ export class Connection {
     const now = Date.now();
     this.#drops = [...this.#drops.filter((at) => now - at < DROPS_MS), now];
     if (this.#drops.length >= DROPS_MAX) {
-      this.stop(new SwitchboardError("CLOSED", `${problem.message}, three times within a minute`));
+      this.stop(new SwitchboardError("CLOSED", `${problem.message}, three times in a minute`));
       return true;
     }
     this.#owner.report(problem);

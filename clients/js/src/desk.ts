@@ -310,7 +310,7 @@ export class DeskCore {
       const listener: Listener = { give: (event, done) => events.give(event, done), end: (error) => events.end(error), ready, ...NEW };
       return this.subscriptions.add(pattern, options, listener);
     });
-    events.attach(ready, unsubscribe);
+    events.begin(ready, unsubscribe);
     options.signal?.addEventListener("abort", () => events.unsubscribe(), { once: true });
     if (options.signal?.aborted) events.unsubscribe();
     return events;

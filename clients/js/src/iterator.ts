@@ -19,7 +19,7 @@ export class Events implements AsyncIterableIterator<Message> {
   }
 
   /** Connects it to the subscription that feeds it. */
-  attach(ready: Promise<Subscribed>, remove: () => void): void {
+  begin(ready: Promise<Subscribed>, remove: () => void): void {
     this.ready = ready;
     this.#remove = remove;
   }

@@ -3,10 +3,13 @@ import type { Data, Envelope } from "./envelope.js";
 
 /** How long the subscriptions and requests of the page before this one wait for this one to make them. */
 const TAKE_UP_MS = 5_000;
-/** How long the page before this one may take to give its lock back. */
-const LOCK_MS = 500;
+/** How long the page before this one may take to give its lock back. A busy computer takes long, and a copy of a tab can wait. */
+const LOCK_MS = 2_000;
 /** How many messages without a listener are kept. The broker keeps no more for a session that is away. */
 const HELD_MAX = 16_384;
+
+/** How long a socket may take to open before the person is told that the browser may be asking. */
+const PROMPT_MS = 1_000;
 
 /** How many addresses are kept that a policy of the page has blocked. */
 const BLOCKED_MAX = 16;
@@ -57,7 +60,21 @@ function explain(core: DeskCore): void {
     if (asked) asked.onchange = () => core.connection.start();
     return findReason(url, { permission: async () => asked?.state, blocked });
   };
-  core.mayPrompt = async (url) => !LOOPBACK.test(location.hostname) && ((await asks(url))?.state ?? "prompt") === "prompt";
+  core.mayPrompt = async (url) => {
+    if (LOOPBACK.test(location.hostname)) return false;
+    const state = (await asks(url))?.state ?? "prompt";
+    // Firefox leaves the socket in CONNECTING until the person has answered.
+    if (state === "prompt") setTimeout(() => void tellOfPrompt(core, url), PROMPT_MS);
+    return state === "prompt";
+  };
+}
+
+/** Says that the browser asks the person, if that is why there is no connection yet. */
+async function tellOfPrompt(core: DeskCore, url: string): Promise<void> {
+  const { connection } = core;
+  const isWaiting = () => connection.state === "connecting" && !connection.problem;
+  const found = isWaiting() && (await asks(url))?.state === "prompt" && (await core.diagnose?.(url));
+  if (found && isWaiting()) connection.show(found);
 }
 
 /** Returns the permission to reach an address. `undefined`: this browser cannot be asked for it. */
@@ -205,7 +222,7 @@ class Page {
     });
     on(window, "pageshow", async ({ persisted }: PageTransitionEvent) => {
       if (!persisted) return wake();
-      if (locks) await this.#lock(this.#window);
+      if (this.#window) await this.#lock(this.#window);
       core.connection.start();
     });
   }

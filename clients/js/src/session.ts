@@ -43,7 +43,6 @@ export interface Inherited {
 /** The messages of a session in both directions, over all its connections. */
 export class Session {
   token: string | undefined;
-  id = "";
   graceMs = 0;
   bytesMax = Infinity;
   inbox = inbox();

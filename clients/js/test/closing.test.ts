@@ -1,4 +1,4 @@
-import { expect, test } from "vitest";
+import { expect, onTestFinished, test, vi } from "vitest";
 import { connect } from "../src/index.js";
 import { RECONNECT } from "../src/catalogue.js";
 import { Broker } from "./support/broker.js";
@@ -26,16 +26,20 @@ test.each(CODES)("after a close with %i, the desk does as the catalogue says", a
 
 test("a broker that restarts says when to reconnect, counted from its close", async () => {
   const script = await Script.start();
-  let closed = 0;
-  script.act = (socket, send) => {
-    if (script.opened.length > 1) return;
-    send("Broker/Connection/Draining", { data: { ReconnectAfterMs: 400 } });
-    setTimeout(() => {
-      closed = Date.now();
-      socket.close(1012);
-    }, 100);
-  };
+  script.act = (_, send) => send("Broker/Connection/Draining", { data: { ReconnectAfterMs: 400 } });
   const made = desk(script.url);
+  await within("open", made.opened());
+  // The notice has arrived before this is answered.
+  await made.setState("active");
+  const timers = vi.spyOn(globalThis, "setTimeout");
+  onTestFinished(() => void timers.mockRestore());
+  const pauses = () => timers.mock.calls.filter(([, ms]) => ms === 400).length;
+  const away = next(made, "state", ({ state }) => state === "connecting");
+  expect(pauses()).toBe(0);
+  const closed = Date.now();
+  for (const socket of script.sockets) socket.close(1012);
+  await away;
+  expect(pauses()).toBe(1);
   await until("another connection", () => script.opened.length === 2);
   const pause = (script.opened[1] as number) - closed;
   expect(pause).toBeGreaterThan(350);
@@ -113,6 +117,18 @@ test("an address where nothing listens is a problem, and the next address is tri
   const wrong = desk("http://[/");
   await until("it stops", () => wrong.state === "closed");
   expect(wrong.problem?.code).toBe("BAD_ADDRESS");
+});
+
+test("a socket that a policy of the page blocks is not a wrong address", async () => {
+  const Blocked = class {
+    constructor() {
+      // As Firefox does.
+      throw Object.assign(new Error("The load for this content was blocked."), { name: "NS_ERROR_CONTENT_BLOCKED" });
+    }
+  };
+  const made = desk("ws://127.0.0.1:1/ws", { WebSocket: Blocked });
+  await next(made, "state", ({ problem }) => problem?.code === "BROKER_DOWN");
+  expect(made.state).toBe("connecting");
 });
 
 test("another version of the protocol is not spoken", async () => {

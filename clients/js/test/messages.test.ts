@@ -96,18 +96,21 @@ test("an aborted request is cancelled at its handler, and a late one at its time
 test("a handler runs as many calls at a time as it says", async () => {
   const broker = await Broker.start();
   const [phone, crm] = [desk(broker.url, { source: "phone" }), desk(broker.url, { source: "crm" })];
-  let [running, most] = [0, 0];
-  const handling = phone.handle("Phone/Call/Dial", async (request) => {
-    running += 1;
-    most = Math.max(most, running);
-    await new Promise((resolve) => setTimeout(resolve, 1));
-    running -= 1;
-    return request.data;
-  }, { concurrency: 2 });
-  await handling.ready;
+  const running: (() => void)[] = [];
+  await phone.handle("Phone/Call/Dial", (request) => {
+    return new Promise((resolve) => running.push(() => resolve(request.data)));
+  }, { concurrency: 2 }).ready;
   const numbers = [1, 2, 3, 4, 5, 6];
-  expect(await Promise.all(numbers.map((number) => crm.request("Phone/Call/Dial", number)))).toEqual(numbers);
-  expect(most).toBe(2);
+  const answers = Promise.all(numbers.map((number) => crm.request("Phone/Call/Dial", number)));
+  for (const left of [6, 5, 4, 3, 2, 1]) {
+    await until("a call begins", () => running.length === Math.min(left, 2));
+    // All requests have arrived, so no other call begins.
+    await crm.applications();
+    await phone.applications();
+    expect(running).toHaveLength(Math.min(left, 2));
+    running.shift()?.();
+  }
+  expect(await answers).toEqual(numbers);
 });
 
 test("a gather says who answered and who failed", async () => {

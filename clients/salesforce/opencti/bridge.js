@@ -10,10 +10,11 @@
 // saveLog                    <- Salesforce/Call/SaveLog             request, answered with { …, recordId, Success, … }
 // an event that fails        -> Salesforce/Error/ApiError           event to its sender: { errorType, errorMessage, msg }
 
-import { Connection } from "./connection.js";
 import { Leader } from "./leader.js";
 import { clickToDialPayload, errorWords, isRecordId, logValue, objectFieldParams } from "./messages.js";
 import { claim, saveOnce } from "./once.js";
+// The client in clients/js, as `npm run build` there has put it here.
+import { connect } from "./switchboard.js";
 
 /** How long a tab remembers an event for another one, in case the tab that leads changes at that moment. */
 const REMEMBERED_MS = 1_000;
@@ -25,15 +26,22 @@ const OPENED_MS = 2_000;
  * Events, all of them CustomEvent:
  *
  * - "state" { state }
- * - "error" { code, message, cause } and "cured" { cause }: an error holds until its cause is gone. A cause is one of
- *   connection.js, "OpenObject", "SaveLog", "SetClickToDial", "click" (each until one succeeds) or "view"
+ * - "error" { code, message, cause } and "cured" { cause }: an error holds until its cause is gone. A cause is "connection"
+ *   (gone with the next registration), "subscription CHANNEL/TOPIC/SUBTOPIC" (gone when the broker accepts it), "message" (one
+ *   message was refused, which nothing cures), "OpenObject", "SaveLog", "SetClickToDial", "click" (each until one succeeds) or
+ *   "view"
  * - "pop" { sfid, source }, "dial" (what was published), "clicktodial" { enabled }
  * - "leads" { leads }: whether this tab is the one that opens records
  */
 export class SalesforceBridge extends EventTarget {
   #opencti;
-  #connection;
+  #options;
   #writable;
+  #state = "stopped";
+  /** The desk of the client, which ends for ever when it is closed. */
+  #desk = null;
+  /** The subscriptions and the handler of the current session. */
+  #subscriptions = [];
   /** The record that the agent looks at. */
   #focus = {};
   #leader = new Leader((leads) => this.#leadChanged(leads));
@@ -56,16 +64,17 @@ export class SalesforceBridge extends EventTarget {
     if (!this.#opencti) throw new Error("sforce.opencti is missing: load opencti_min.js before this script");
     this.#writable = writable;
     const proof = token ?? (user ? undefined : () => this.#apexToken(apexClass));
-    this.#connection = new Connection({ url, source, user, token: proof, subscriptions: this.#subscriptions() });
-    this.#connection.addEventListener("state", ({ detail }) => this.#stateChanged(detail.state));
-    this.#connection.addEventListener("error", ({ detail }) => this.#tell("error", detail));
-    this.#connection.addEventListener("cured", ({ detail }) => this.#tell("cured", detail));
-    this.#connection.addEventListener("message", ({ detail }) => this.#receive(detail));
+    // A session that continues would open records again that another tab has opened meanwhile. What arrives while this page
+    // has no connection is left to the other tabs.
+    this.#options = { url, source, user, token: proof, resume: false, whenAway: "fail" };
+    document.addEventListener("visibilitychange", () => this.#tellState());
+    // The client has said that the page is awake, which a hidden page is not. This runs after the client's listener.
+    document.addEventListener("resume", () => setTimeout(() => document.hidden && this.#tellState()));
   }
 
   /** "stopped", "connecting", "registered" or "waiting". */
   get state() {
-    return this.#connection.state;
+    return this.#state;
   }
 
   /** Listens to Open CTI and connects. Once; after "stopped", `connect` tries again. */
@@ -81,13 +90,22 @@ export class SalesforceBridge extends EventTarget {
     this.connect();
   }
 
-  /** Connects, if it is stopped: for instance when the person has logged in again. */
+  /** Connects, if it is stopped: for instance when the person has logged in again. While it waits, tries again now. */
   connect() {
-    this.#connection.start();
+    if (this.#desk) return this.#desk.retry();
+    const desk = connect(this.#options);
+    this.#desk = desk;
+    this.#become("connecting");
+    desk.on("state", (change) => desk === this.#desk && this.#changed(desk, change));
+    desk.on("error", (error) => desk === this.#desk && this.#reported(desk, error));
   }
 
   stop() {
-    this.#connection.stop();
+    const desk = this.#desk;
+    this.#desk = null;
+    this.#leave();
+    this.#become("stopped");
+    desk?.close();
   }
 
   /** Makes the telephone numbers on Salesforce's pages clickable, or not. */
@@ -97,10 +115,64 @@ export class SalesforceBridge extends EventTarget {
     this.#tell("clicktodial", { enabled });
   }
 
-  #subscriptions() {
-    const on = (subtopic, more) => ({ channel: "Salesforce", topic: "Call", subtopic, ...more });
-    const events = [on("OpenObject"), on("SetClickToDial")];
-    return this.#writable.length > 0 ? [...events, on("SaveLog", { role: "handler" })] : events;
+  #changed(desk, { state, problem }) {
+    if (state === "open") return this.#subscribe(desk);
+    this.#leave();
+    if (problem) this.#fail(problem.code, words(problem), "connection");
+    // The client connects again by itself, but not after a close that needs a person.
+    if (state === "closed") this.#desk = null;
+    this.#become(state === "closed" ? "stopped" : problem ? "waiting" : "connecting");
+  }
+
+  /** An error that is not why the desk is not open. */
+  #reported(desk, error) {
+    if (error === desk.problem) return;
+    // The client reports the close because of a message with the code of a lost connection.
+    this.#fail(error.code === "AWAY" ? "MESSAGE_REFUSED" : error.code, words(error), "message");
+  }
+
+  /** Subscribes in a session that has just begun. One that the broker refuses now may be accepted in a later session. */
+  async #subscribe(desk) {
+    const call = (subtopic) => `Salesforce/Call/${subtopic}`;
+    const made = [
+      desk.subscribe(call("OpenObject"), (event) => this.#open(event)),
+      desk.subscribe(call("SetClickToDial"), (event) => this.#set(event)),
+    ];
+    if (this.#writable.length > 0) made.push(desk.handle(call("SaveLog"), (request) => this.#log(request, fields(request.data))));
+    this.#subscriptions = made;
+    const outcomes = await Promise.allSettled(made.map(({ ready }) => ready));
+    if (made !== this.#subscriptions) return;
+    const cause = ({ pattern }) => `subscription ${pattern}`;
+    made.forEach((it, at) => {
+      const { reason } = outcomes[at];
+      if (reason) this.#fail(reason.code, `${it.pattern}: ${reason.message}`, cause(it));
+      else this.#cure(cause(it));
+    });
+    this.#cure("connection");
+    // A tab that receives no events must not keep the others from opening records.
+    if (outcomes[0].status === "fulfilled") this.#leader.start();
+    this.#become("registered");
+    if (document.hidden) this.#tellState();
+    // For applications that missed it while this page was not connected.
+    if (this.#focus.recordId) this.#publishFocus();
+  }
+
+  /** Ends what belongs to a session that has ended. */
+  #leave() {
+    for (const subscription of this.#subscriptions) subscription.unsubscribe();
+    this.#subscriptions = [];
+    this.#leader.stop();
+  }
+
+  /** Tells the broker whether this page is hidden, so that requests go to another one first. */
+  #tellState() {
+    if (this.#state === "registered") this.#desk.setState(document.hidden ? "asleep" : "active").catch(() => {});
+  }
+
+  #become(state) {
+    if (state === this.#state) return;
+    this.#state = state;
+    this.#tell("state", { state });
   }
 
   async #apexToken(apexClass) {
@@ -109,33 +181,12 @@ export class SalesforceBridge extends EventTarget {
     return runApex;
   }
 
-  #stateChanged(state) {
-    // A tab that receives no events must not keep the others from opening records.
-    const opens = state === "registered" && !this.#connection.refused.some((it) => it.subtopic === "OpenObject");
-    if (opens) this.#leader.start();
-    else this.#leader.stop();
-    this.#tell("state", { state });
-    // For applications that missed it while this page was not connected.
-    if (state === "registered" && this.#focus.recordId) this.#publishFocus();
-  }
-
   #leadChanged(leads) {
     this.#tell("leads", { leads });
     if (!leads) return;
     const now = Date.now();
     const lately = this.#remembered.splice(0).filter(({ at }) => now - at < REMEMBERED_MS);
-    for (const { envelope } of lately) this.#open(envelope);
-  }
-
-  #receive(envelope) {
-    switch (`${envelope.channel}/${envelope.topic}/${envelope.subtopic}`) {
-      case "Salesforce/Call/OpenObject":
-        return this.#open(envelope);
-      case "Salesforce/Call/SetClickToDial":
-        return this.#set(envelope);
-      case "Salesforce/Call/SaveLog":
-        return this.#save(envelope);
-    }
+    for (const { event } of lately) this.#open(event);
   }
 
   #navigated(view) {
@@ -160,11 +211,11 @@ export class SalesforceBridge extends EventTarget {
   }
 
   /** Opens a record in the tab that leads. Every tab receives the event. */
-  async #open(envelope) {
-    if (!this.#leader.leads) return this.#remember(envelope);
-    const { sfid } = payload(envelope);
+  async #open(event) {
+    if (!this.#leader.leads) return this.#remember(event);
+    const { sfid } = fields(event.data);
     if (!isRecordId(sfid)) {
-      return this.#refuse(envelope, "OPEN_OBJECT_FAILED", "sfid is not a record id", "The record cannot be opened.");
+      return this.#refuse(event, "OPEN_OBJECT_FAILED", "sfid is not a record id", "The record cannot be opened.");
     }
     try {
       // Another tab has opened this record in the last moments.
@@ -172,34 +223,28 @@ export class SalesforceBridge extends EventTarget {
       const type = this.#opencti.SCREENPOP_TYPE.SOBJECT;
       await this.#call("screenPop", { type, params: { recordId: sfid } });
       this.#cure("OpenObject");
-      this.#tell("pop", { sfid, source: envelope.source });
+      this.#tell("pop", { sfid, source: event.source });
     } catch (error) {
-      this.#refuse(envelope, "OPEN_OBJECT_FAILED", error.message, "Salesforce did not open the record.");
+      this.#refuse(event, "OPEN_OBJECT_FAILED", error.message, "Salesforce did not open the record.");
     }
   }
 
-  #remember(envelope) {
+  #remember(event) {
     const now = Date.now();
     const lately = this.#remembered.filter(({ at }) => now - at < REMEMBERED_MS);
-    this.#remembered = [...lately, { at: now, envelope }].slice(-REMEMBERED_MAX);
+    this.#remembered = [...lately, { at: now, event }].slice(-REMEMBERED_MAX);
   }
 
-  async #set(envelope) {
-    const { enabled } = payload(envelope);
+  async #set(event) {
+    const { enabled } = fields(event.data);
     if (typeof enabled !== "boolean") {
-      return this.#refuse(envelope, "SET_CLICK_TO_DIAL_FAILED", "enabled has to be true or false", "");
+      return this.#refuse(event, "SET_CLICK_TO_DIAL_FAILED", "enabled has to be true or false", "");
     }
     try {
       await this.setClickToDial(enabled);
     } catch (error) {
-      this.#refuse(envelope, "SET_CLICK_TO_DIAL_FAILED", error.message, "Salesforce did not switch click to dial.");
+      this.#refuse(event, "SET_CLICK_TO_DIAL_FAILED", error.message, "Salesforce did not switch click to dial.");
     }
-  }
-
-  async #save(request) {
-    const data = await this.#log(request, payload(request));
-    const { channel, topic, subtopic, id } = request;
-    this.#connection.send(channel, topic, subtopic, { inReplyTo: id, data });
   }
 
   /** Resolves with the answer to a SaveLog. A repeated request is saved once, whichever tab receives it. */
@@ -228,11 +273,19 @@ export class SalesforceBridge extends EventTarget {
   #refuse({ source, id, subtopic }, errorType, errorMessage, msg) {
     this.#fail(errorType, errorMessage, subtopic);
     const data = { errorType, errorMessage, msg, ...(id === undefined ? {} : { id }) };
-    this.#connection.send("Salesforce", "Error", "ApiError", { target: source, data });
+    this.#send("Error/ApiError", data, { target: source });
   }
 
+  /** Publishes, unless there is no connection. Returns whether there is one. */
   #publish(subtopic, message) {
-    return this.#connection.send("Salesforce", "Call", subtopic, { message });
+    return this.#send(`Call/${subtopic}`, message, { payload: "message" });
+  }
+
+  #send(event, payload, options) {
+    if (this.#desk?.state !== "open") return false;
+    // Open CTI waits for nothing, so a refusal is reported like that of any other message.
+    void this.#desk.publish(`Salesforce/${event}`, payload, { ...options, receipt: false });
+    return true;
   }
 
   /** One method of Open CTI: an object with a callback, which gets { success, returnValue, errors }. */
@@ -257,8 +310,12 @@ export class SalesforceBridge extends EventTarget {
   }
 }
 
-/** The payload's key is `data` or `message`, and there may be none. */
-function payload({ data, message }) {
-  const value = data ?? message;
-  return typeof value === "object" && value !== null ? value : {};
+/** Returns the fields of a payload, of which there are none if it is not an object. */
+function fields(payload) {
+  return typeof payload === "object" && payload !== null ? payload : {};
+}
+
+/** Returns what a person needs to know of an error. */
+function words({ message, cure }) {
+  return cure ? `${message}. ${cure}` : message;
 }

@@ -15,13 +15,13 @@ async fn open<'c>(chromium: &'c Chromium, broker: &Broker, more: &str) -> Page<'
 }
 
 /// Publishes an event and returns how many sessions it reached.
-async fn ring(phone: &mut Peer, number: u64) -> u64 {
+pub(super) async fn ring(phone: &mut Peer, number: u64) -> u64 {
     phone.send(envelope("Phone/Call/Ringing", json!({ "id": format!("ring {number}"), "data": number }))).await;
     phone.next_receipt(&format!("ring {number}")).await
 }
 
 /// Waits until the application's connection is away.
-async fn is_in_state(phone: &mut Peer, source: &str, state: &str) {
+pub(super) async fn is_in_state(phone: &mut Peer, source: &str, state: &str) {
     let looking = async {
         loop {
             let reply = phone.command("Application", "List", json!({})).await;

@@ -1,19 +1,22 @@
 //! The pages that we ship, in a real browser: `salesforce` (clients/salesforce/opencti against a stub of Open CTI), `tabs`
 //! (several tabs of it), `connection` (how its connection ends and is made again, against a broker that a test plays), `gadget`
 //! (examples/gadget.html), `org` (that gadget, a broker and an org), `desk` (clients/js: reloads, duplicated
-//! tabs, restarts), `reasons` (why it cannot connect), `console` (the console of a broker).
+//! tabs, restarts), `shared` (its tabs with one session), `reasons` (why it cannot connect), `recipes` (of the guide), `console` (the console of a broker).
 //!
 //! [`Chromium::launch`] gives a browser, or `None` where this machine has none; [`Chromium::open`] a page that loads from
 //! this repository, with files replaced as the test says; [`Page::wait`] waits for what has to come true in it.
-//! tests/node/chromium.cjs is the other half. One launch serves all scenes of this folder.
+//! tests/node/chromium.cjs is the other half. One launch serves all scenes of this folder, but those of `firefox`.
 
 mod connection;
 mod console;
 mod desk;
+mod firefox;
 mod gadget;
 mod org;
 mod reasons;
+mod recipes;
 mod salesforce;
+mod shared;
 mod tabs;
 
 use std::collections::HashMap;
@@ -22,23 +25,28 @@ use std::process::Stdio;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::sync::Mutex;
+use tokio::time::timeout;
 
 use crate::support::programs::node_modules;
 use crate::support::{DEADLINE, within};
 
 /// Names that Chromium goes by.
-const NAMES: &[&str] = &["chromium", "chromium-browser", "google-chrome-stable", "google-chrome"];
+const CHROMIUM: &[&str] = &["chromium", "chromium-browser", "google-chrome-stable", "google-chrome"];
+const FIREFOX: &[&str] = &["firefox-esr", "firefox"];
+
+/// How long a browser may take to start beside everything else that runs.
+const STARTING: Duration = Duration::from_secs(60);
 
 /// How often a page is looked at while something is waited for.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// A browser, gone when the test ends.
 pub(crate) struct Chromium {
-    _child: Child,
+    child: Child,
     stdin: Mutex<ChildStdin>,
     reading: Mutex<Reading>,
     port: u64,
@@ -67,18 +75,35 @@ pub(crate) enum Host {
 impl Chromium {
     /// Starts it. `None`: this machine lacks Chromium or Node.js.
     pub(crate) async fn launch() -> Option<Self> {
-        let (executable, modules) = (executable()?, node_modules("playwright-core").await?);
+        Self::start("chromium.cjs", executable("CHROMIUM", CHROMIUM)?, "playwright-core").await
+    }
+
+    /// Starts Firefox in its place, which does less: see tests/node/firefox.cjs.
+    pub(crate) async fn launch_firefox() -> Option<Self> {
+        Self::start("firefox.cjs", executable("FIREFOX", FIREFOX)?, "ws").await
+    }
+
+    async fn start(script: &str, executable: PathBuf, package: &str) -> Option<Self> {
+        let modules = node_modules(package).await?;
         let mut command = Command::new("node");
-        command.arg("tests/node/chromium.cjs").arg(executable).arg(std::env::current_dir().unwrap());
-        command.env("NODE_PATH", modules).stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true);
+        command.arg(Path::new("tests/node").join(script)).arg(executable).arg(std::env::current_dir().unwrap());
+        // It ends with its standard input, and the browser with it. If it were killed, Firefox would stay.
+        command.env("NODE_PATH", modules).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let ready = within("Chromium", lines.next_line()).await.unwrap().expect("Chromium does not start");
-        let ready: Value = serde_json::from_str(&ready).unwrap();
+        let ready = timeout(STARTING, lines.next_line()).await.expect("the browser takes too long to start");
+        let ready: Value = serde_json::from_str(&ready.unwrap().expect("the browser does not start")).unwrap();
         let [port, public_port] = ["port", "public"].map(|key| ready[key].as_u64().unwrap());
         let stdin = Mutex::new(child.stdin.take().unwrap());
         let reading = Mutex::new(Reading { lines, outcomes: HashMap::new() });
-        Some(Self { _child: child, stdin, reading, port, public_port, told: AtomicU64::new(0) })
+        Some(Self { child, stdin, reading, port, public_port, told: AtomicU64::new(0) })
+    }
+
+    /// Ends it, and waits until it has ended.
+    pub(crate) async fn end(self) {
+        let Self { mut child, stdin, .. } = self;
+        drop(stdin);
+        within("the end of the browser", child.wait()).await.unwrap();
     }
 
     /// The origin of its pages.
@@ -98,8 +123,14 @@ impl Chromium {
 
     /// Opens a page with this text, at a path that names no file.
     pub(crate) async fn open_text(&self, path: &str, query: &str, text: &str) -> Page<'_> {
-        let url = format!("{}/{path}?{query}", self.origin(Host::Loopback));
-        self.open_as(json!({ "url": url, "text": text })).await
+        self.open_served(&format!("{path}?{query}"), &[(path, text)]).await
+    }
+
+    /// Opens a page of this computer, where paths that name no file have these texts.
+    pub(crate) async fn open_served(&self, page: &str, texts: &[(&str, &str)]) -> Page<'_> {
+        let served: Value =
+            texts.iter().map(|(path, text)| (format!("/{path}"), json!(text))).collect::<Map<_, _>>().into();
+        self.open_as(json!({ "url": format!("{}/{page}", self.origin(Host::Loopback)), "served": served })).await
     }
 
     /// Opens an address in a profile that no other page uses. What breaks a policy of the page is in `window.violations`.
@@ -180,7 +211,7 @@ impl Page<'_> {
                 often.tick().await;
             }
         };
-        if tokio::time::timeout(DEADLINE, looking).await.is_err() {
+        if timeout(DEADLINE, looking).await.is_err() {
             let text = self.evaluate("document.body.innerText").await;
             panic!("never true: {expression}\nthe page shows {text}\nits console: {:#?}", self.console().await);
         }
@@ -232,6 +263,11 @@ impl Page<'_> {
         self.tell("allow", json!({})).await;
     }
 
+    /// Freezes it, as a browser does that saves energy, or wakes it. A frozen page can still be looked at.
+    pub(crate) async fn freeze(&self, frozen: bool) {
+        self.tell("freeze", json!({ "frozen": frozen })).await;
+    }
+
     /// Returns to the page that [`Self::leave`] left.
     pub(crate) async fn back(&self) {
         self.tell("back", json!({})).await;
@@ -255,15 +291,15 @@ impl Page<'_> {
     }
 }
 
-/// Chromium, from the environment or the usual places.
+/// Returns a browser, from the environment or the usual places.
 #[expect(clippy::print_stderr, reason = "a test that is skipped says so")]
-fn executable() -> Option<PathBuf> {
+fn executable(variable: &str, names: &[&str]) -> Option<PathBuf> {
     let folders: Vec<PathBuf> = std::env::split_paths(&std::env::var_os("PATH")?).collect();
-    let found = std::env::var_os("CHROMIUM").map(PathBuf::from);
-    let mut usual = NAMES.iter().flat_map(|name| folders.iter().map(move |folder| folder.join(name)));
+    let found = std::env::var_os(variable).map(PathBuf::from);
+    let mut usual = names.iter().flat_map(|name| folders.iter().map(move |folder| folder.join(name)));
     let found = found.or_else(|| usual.find(|path| path.exists()));
     if found.is_none() {
-        eprintln!("SKIPPED: there is no Chromium on this machine");
+        eprintln!("SKIPPED: there is no {} on this machine; {variable} can name it", names[0]);
     }
     found
 }
@@ -271,8 +307,8 @@ fn executable() -> Option<PathBuf> {
 /// One browser for all scenes, since its start takes longest; side by side, since most of a scene is waiting.
 #[tokio::test]
 async fn our_pages_work_in_a_browser() {
-    let Some(chromium) = Chromium::launch().await else { return };
-    let chromium = &chromium;
+    let Some(browser) = Chromium::launch().await else { return };
+    let chromium = &browser;
     let telling = async {
         salesforce::an_event_opens_the_record(chromium).await;
         salesforce::a_record_opens_in_the_tab_that_was_looked_at_last(chromium).await;
@@ -314,6 +350,12 @@ async fn our_pages_work_in_a_browser() {
         reasons::a_page_connects_when_the_person_allows_it(chromium).await;
         reasons::a_page_says_why_it_cannot_connect(chromium).await;
     };
+    let sharing = async {
+        shared::tabs_share_a_socket_whatever_becomes_of_the_tab_that_has_it(chromium).await;
+        shared::a_frozen_tab_is_not_asked(chromium).await;
+        recipes::a_plain_page_shows_its_calls(chromium).await;
+        recipes::a_worker_receives_and_publishes(chromium).await;
+    };
     let operating = async {
         console::names_of_others_are_text_on_every_page(chromium).await;
         console::health_shows_the_org_the_certificate_and_the_disk(chromium).await;
@@ -327,6 +369,7 @@ async fn our_pages_work_in_a_browser() {
     };
     tokio::join!(
         Box::pin(desks),
+        Box::pin(sharing),
         Box::pin(telling),
         Box::pin(connecting),
         Box::pin(coming_back),
@@ -334,4 +377,5 @@ async fn our_pages_work_in_a_browser() {
         Box::pin(operating),
         Box::pin(signing_in)
     );
+    browser.end().await;
 }

@@ -1,4 +1,4 @@
-//! Why a page cannot connect, as clients/js finds it out in Chromium. Firefox and `WebKit` are not asked: SKIPPED.
+//! Why a page cannot connect, as clients/js finds it out in Chromium. [`super::firefox`] asks Firefox; `WebKit` is not asked: SKIPPED.
 
 use serde_json::json;
 
@@ -11,7 +11,7 @@ async fn open<'c>(chromium: &'c Chromium, host: Host, url: &str, more: &str) -> 
 
 #[expect(clippy::print_stderr, reason = "a test that is skipped says so")]
 pub(super) async fn a_page_says_why_it_cannot_connect(chromium: &Chromium) {
-    eprintln!("SKIPPED: reasons of failed connections in Firefox and WebKit, for which this suite has no driver");
+    eprintln!("SKIPPED: reasons of failed connections in WebKit, for which this suite has no driver");
     let broker = Broker::start().await;
     let address = broker.address();
     let here = chromium.origin(Host::Loopback).replace("http:", "ws:");

@@ -322,9 +322,8 @@ pub(super) async fn a_page_of_a_foreign_origin_says_what_to_do(chromium: &Chromi
     let page = chromium.open(Host::Elsewhere, PAGE, files(&settings(&broker, json!({}))), json!({})).await;
     page.shows("error", "ORIGIN_REFUSED").await;
     let origin = chromium.origin(Host::Elsewhere);
-    page.shows("error", &format!("not to pages of {origin}. List that origin in the broker's http.allowed_origins"))
-        .await;
-    page.shows("error", &format!("open http://{}/ in a tab", broker.address())).await;
+    let cure = format!("Ask the operator to add \"{origin}\" to http.allowed_origins of the broker.");
+    page.shows("error", &format!("http://{}/ answers, but not to pages of {origin}. {cure}", broker.address())).await;
     assert!(broker.log().contains(&origin), "the operator sees it too:\n{}", broker.log());
     done(page).await;
 
@@ -338,6 +337,6 @@ pub(super) async fn a_page_of_a_foreign_origin_says_what_to_do(chromium: &Chromi
     gone.terminate().await;
     gone.exit_code().await;
     let page = chromium.open(Host::Loopback, PAGE, files(&settings(&gone, json!({}))), json!({})).await;
-    page.shows("error", &format!("UNREACHABLE: nothing answers at http://{}/", gone.address())).await;
+    page.shows("error", &format!("BROKER_DOWN: nothing answers at http://{}/", gone.address())).await;
     done(page).await;
 }

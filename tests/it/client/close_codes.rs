@@ -1,5 +1,5 @@
-//! The table "Close codes" of docs/errors.md, played against every client that we ship: the Rust client, the page for
-//! Salesforce, the Python client, and the examples. The broker is played by the test.
+//! The table "Close codes" of docs/errors.md, played against every client that we ship: the Rust client, the JavaScript client,
+//! the Python client, and the examples. The broker is played by the test.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -45,10 +45,9 @@ struct Shipped {
 const CLIENTS: &[Shipped] = &[
     Shipped { name: "the Rust client", start: rust, follow: 1, has_provider: false },
     Shipped { name: "the Rust client with a provider", start: rust_with_provider, follow: 0, has_provider: true },
-    Shipped { name: "the page for Salesforce", start: page, follow: 1, has_provider: false },
     Shipped {
-        name: "the page for Salesforce with a provider",
-        start: page_with_provider,
+        name: "the JavaScript client with a provider",
+        start: javascript_with_provider,
         follow: 1,
         has_provider: true,
     },
@@ -105,25 +104,16 @@ fn node(script: &str) -> Running {
     process(command)
 }
 
-fn connection(url: &str, token: &str) -> Running {
-    let module = std::fs::read_to_string("clients/salesforce/opencti/connection.js").unwrap();
+fn javascript_with_provider(url: &str) -> Running {
+    let client = std::fs::read_to_string("clients/js/bundle/switchboard.global.js").unwrap();
     node(&format!(
-        "const {{ Connection }} = await import('data:text/javascript,' + encodeURIComponent({}));
+        "{client}
+         globalThis.location = {{ hostname: 'localhost' }};
          let asked = 0;
-         const connection = new Connection({{ url: '{url}', source: 'salesforce', token: {token},
-             subscriptions: [{{ channel: 'Phone' }}] }});
-         connection.addEventListener('error', ({{ detail }}) => console.log(`${{detail.code}}: ${{detail.message}}`));
-         connection.start();",
-        json!(module)
+         const desk = switchboard.connect({{ source: 'crm', url: '{url}', token: () => `token-${{++asked}}` }});
+         desk.on('error', ({{ code, message }}) => console.log(`${{code}}: ${{message}}`));
+         desk.subscribe('Phone', () => {{}});"
     ))
-}
-
-fn page(url: &str) -> Running {
-    connection(url, "'fixed'")
-}
-
-fn page_with_provider(url: &str) -> Running {
-    connection(url, "() => `token-${++asked}`")
 }
 
 fn gadget(url: &str) -> Running {
