@@ -69,8 +69,8 @@ pub(super) struct Conformance {
     /// Where to listen; port 0 takes any
     #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:7430")]
     listen: String,
-    /// Play the scripts of one suite [default: all]
-    #[arg(long, value_enum, hide_possible_values = false)]
+    /// Play the scripts of one suite: client, handler or resume [default: all]
+    #[arg(long, value_enum, hide_possible_values = true)]
     suite: Option<Suite>,
     /// Play this script; can be repeated
     #[arg(long, value_name = "SUITE/SCRIPT", conflicts_with = "suite")]
@@ -163,7 +163,7 @@ async fn judge(
     while !plays.is_empty() {
         tokio::select! {
             accepted = listener.accept(), if handshakes.len() < HANDSHAKES_MAX => {
-                // A connection that ended before it was accepted is no reason to end.
+                // A connection that ended before it was accepted does not end the program.
                 if let Ok((stream, _)) = accepted {
                     handshakes.push(door.shake_hands(stream));
                 }

@@ -13,7 +13,7 @@ use wire::{ErrorCode, notice};
 /// How many messages a client acknowledges together.
 const TOGETHER: usize = 64;
 /// How long it may keep an acknowledgement back: 5 s, and some time for a machine that is busy.
-const ACKNOWLEDGING: Duration = Duration::from_secs(8);
+const ACKNOWLEDGING: Duration = Duration::from_secs(12);
 /// How long a client is watched that must not send a message again.
 const AGAIN: Duration = Duration::from_millis(500);
 

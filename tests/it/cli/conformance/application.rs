@@ -167,7 +167,7 @@ impl Application {
             "handler" => json!({ "channel": "Conformance", "topic": "Ask", "role": "handler" }),
             _ => json!({ "channel": "Conformance", "topic": "Do" }),
         };
-        if self.has("is no handler") {
+        if self.has("subscribes to events") {
             data["role"] = "subscriber".into();
         }
         if let Some(position) = &self.position

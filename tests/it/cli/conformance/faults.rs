@@ -74,7 +74,7 @@ pub(super) const FAULTS: &[(&str, &str, &str, &str)] = &[
     ("client/back-off", "does not wait", "at most 10 connections within 4s", "11 and more"),
     (
         "handler/subscribe",
-        "is no handler",
+        "subscribes to events",
         "a Subscribe for Conformance/Ask/*, with the role handler",
         "nothing within 4s",
     ),
