@@ -11,6 +11,7 @@ mod cert;
 mod check;
 mod cluster;
 mod completions;
+mod conformance;
 mod connect;
 mod credentials;
 mod data;
@@ -122,6 +123,8 @@ enum Command {
     Drain(admin::Drain),
     /// Measure the speed of a broker
     Bench(bench::Bench),
+    /// Check a client against the protocol
+    Conformance(conformance::Conformance),
     /// Manage the credentials that agents fetch
     Credentials(credentials::Arguments),
     /// Check the audit log
@@ -307,6 +310,7 @@ fn dispatch(command: Command, output: &mut Output) -> anyhow::Result<ExitCode> {
         Command::Recent(arguments) => block_on(admin::recent(arguments, output)),
         Command::Drain(arguments) => block_on(admin::drain(arguments)),
         Command::Bench(arguments) => block_on(bench::run(arguments, output)),
+        Command::Conformance(arguments) => block_on(conformance::run(arguments, output)),
         #[cfg(feature = "simulator")]
         Command::Simulate(arguments) => block_on(simulate::run(arguments, output)),
         Command::Completions(arguments) => completions::run(&arguments, CommandLine::command(), output),

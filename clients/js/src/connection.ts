@@ -233,13 +233,13 @@ export class Connection {
 
   /** Reports a close because of a message. Returns whether the desk has stopped. */
   #dropped(problem: SwitchboardError): boolean {
+    this.#owner.report(problem);
     const now = Date.now();
     this.#drops = [...this.#drops.filter((at) => now - at < DROPS_MS), now];
     if (this.#drops.length >= DROPS_MAX) {
       this.stop(new SwitchboardError("CLOSED", `${problem.message}, three times in a minute`));
       return true;
     }
-    this.#owner.report(problem);
     return false;
   }
 

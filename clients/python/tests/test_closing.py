@@ -55,11 +55,17 @@ async def test_the_third_refused_message_within_a_minute_stops_the_desk() -> Non
             peer, _ = await fake.session(ResumeToken="t", Resumed=False)
             sending = asyncio.create_task(desk.publish("Phone/Call/Ring", code, once=True))
             await peer.expect("Phone/Call/Ring")
+            if code == 1007:
+                events = desk.events("Phone/Call")
             await peer.close(code, "not this one")
             with pytest.raises(SwitchboardError) as lost:
                 await soon(sending)
             assert lost.value.code == "LOST" and str(code) in lost.value.message
-        await stopped(desk)
+        found = await stopped(desk)
+        assert (found.code, found.retryable) == ("CLOSED", False) and "1007: not this one, three times" in found.message
+        with pytest.raises(SwitchboardError) as ended:
+            await soon(anext(events))
+        assert ended.value.code == "CLOSED"
         assert [str(code) in error.message for code, error in zip((1009, 1002, 1007), errors, strict=True)] == [
             True
         ] * 3

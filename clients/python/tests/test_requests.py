@@ -289,3 +289,12 @@ async def test_a_will_is_published_when_the_program_dies_and_not_when_it_leaves(
                     link.socket.transport.abort()
                     await until(lambda: gone, "the will")
         assert gone == [{"dies": True}]
+
+
+@scenario
+async def test_an_option_that_does_not_exist_is_refused() -> None:
+    desk = connect("crm")
+    with pytest.raises(TypeError, match="usr"):
+        await desk.publish("Phone/Call/Ring", usr="alice@example.com")  # type: ignore[call-overload]
+    with pytest.raises(TypeError, match="usr"):
+        await desk.request("Phone/Call/Dial", usr="alice@example.com")  # type: ignore[call-arg]

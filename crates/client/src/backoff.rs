@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use super::Error;
 use super::connection::Settings;
 use wire::{ErrorCode, Reconnect};
@@ -38,6 +40,24 @@ pub(super) async fn can_retry(error: &Error, settings: &Settings, is_registering
         Reconnect::NewToken => has_new_token.await,
         Reconnect::DropMessage => !is_registering || has_new_token.await,
         Reconnect::Stop => false,
+    }
+}
+
+/// How many closes because of a message the client takes within [`DROPS_WITHIN`]. At the last one it stops: the application
+/// does not notice that its messages are refused.
+const DROPS_MAX: usize = 3;
+const DROPS_WITHIN: Duration = Duration::from_mins(1);
+
+/// The last closes because of a message.
+#[derive(Default)]
+pub(super) struct Drops([Option<Instant>; DROPS_MAX - 1]);
+
+impl Drops {
+    /// Notes one. Returns whether the client stops.
+    pub(super) fn note(&mut self, now: Instant) -> bool {
+        let [first, second] = self.0;
+        self.0 = [second, Some(now)];
+        first.is_some_and(|first| now.duration_since(first) <= DROPS_WITHIN)
     }
 }
 

@@ -14,8 +14,9 @@
 //!
 //! In a new session, an event with [`once`](Receipted::once) is sent again. Other operations that were pending fail with
 //! [`Error::OutcomeUnknown`] if they were sent, and are not sent again. If the broker closed the connection because of a
-//! message (1002, 1007, 1009), they fail with [`Error::Closed`] instead: do not repeat them. What an application publishes
-//! while there is no connection is kept ([`Builder::while_away`]); other operations fail with [`Error::Disconnected`].
+//! message (1002, 1007, 1009), they fail with [`Error::Closed`] instead: do not repeat them. At the third such close within a
+//! minute, the client stops. What an application publishes while there is no connection is kept ([`Builder::while_away`]); other
+//! operations fail with [`Error::Disconnected`].
 //!
 //! ```no_run
 //! # use futures_util::StreamExt;

@@ -18,7 +18,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::{self, Utf8Bytes};
 
-use super::backoff::{Backoff, next};
+use super::backoff::{Backoff, Drops, next};
 use super::connection::{Link, Sink, Stream, closed, lost};
 use super::message::{Outgoing, Payload};
 use super::order::Order;
@@ -57,6 +57,7 @@ pub(super) struct Driver {
     pub(super) out: Outbox,
     pub(super) resume: Resume,
     pub(super) backoff: Backoff,
+    drops: Drops,
     /// `ReconnectAfterMs` of `Broker/Connection/Draining`, if that arrived on this connection.
     pub(super) reconnect_after: Option<Duration>,
     renewal: Renewal,
@@ -68,7 +69,8 @@ impl Driver {
     pub(super) fn new(shared: Arc<Shared>, orders: mpsc::Receiver<Order>, backoff: Backoff) -> Self {
         let (renewal, resume) = (Renewal::new(Instant::now(), backoff.fresh()), Resume::new(shared.settings.resume));
         let (table, out) = (Table::default(), Outbox::default());
-        Self { shared, orders, table, out, resume, backoff, reconnect_after: None, renewal, outage: None }
+        let drops = Drops::default();
+        Self { shared, orders, table, out, resume, backoff, drops, reconnect_after: None, renewal, outage: None }
     }
 
     /// Runs from the first registered connection until the client ends.
@@ -84,6 +86,9 @@ impl Driver {
             if next(&lost) == Reconnect::DropMessage {
                 // The caller learns that it must not send the same message again.
                 self.end_session(&lost, false);
+                if self.drops.note(at) {
+                    break lost;
+                }
             } else if !self.resume.is_possible() {
                 self.end_session(&Error::OutcomeUnknown, true);
             }

@@ -68,6 +68,7 @@ async fn of_the_program() {
       recent       Show what happened last in a broker
       drain        Drain a broker, and end its process
       bench        Measure the speed of a broker
+      conformance  Check a client against the protocol
       credentials  Manage the credentials that agents fetch
       audit        Check the audit log
       history      Look at the logs of durable channels, and repair their file

@@ -3,6 +3,7 @@
 
 mod bench;
 mod cert;
+mod conformance;
 mod connecting;
 mod encrypted;
 mod handling;

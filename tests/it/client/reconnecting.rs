@@ -160,3 +160,19 @@ async fn a_registration_that_the_broker_will_not_read_is_not_sent_again() {
     let state = expect_state(&mut states, |state| matches!(state, State::Closed { .. })).await;
     assert_eq!(state, State::Closed { code: Some(1009), reason: "too large".into() });
 }
+
+/// Its application does not notice that its messages are refused.
+#[tokio::test]
+async fn the_third_message_within_a_minute_that_closes_the_connection_ends_the_client() {
+    let (broker, client, mut peer) = session().await;
+    let mut states = Box::pin(client.states());
+    for code in [1009, 1002] {
+        peer.close(code, "not this one").await;
+        (peer, _) = broker.session().await;
+    }
+    peer.close(1007, "not this one").await;
+    let state = expect_state(&mut states, |state| matches!(state, State::Closed { .. })).await;
+    assert_eq!(state, State::Closed { code: Some(1007), reason: "not this one".into() });
+    let refused = client.request(find(), ()).await.unwrap_err();
+    assert!(matches!(refused, Error::Closed { code: Some(1007), .. }), "{refused:?}");
+}

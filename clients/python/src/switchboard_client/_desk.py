@@ -7,7 +7,7 @@ import contextlib
 import ssl as tls
 from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import Any, Literal, Self, overload
+from typing import Any, Literal, Self, Unpack, overload
 
 from ._driver import Driver
 from ._errors import SwitchboardError
@@ -33,7 +33,7 @@ from ._frames import (
 )
 from ._handling import Request
 from ._listeners import Listeners, Log, standard_log
-from ._operations import ABSENT, Operations, Payload
+from ._operations import ABSENT, Operations, Sending
 from ._results import applications, credentials
 from ._settings import Settings, TokenProvider, WhenAway, check_url
 from ._sinks import Buffer, Function
@@ -240,14 +240,11 @@ class Desk:
         triple: str,
         data: object = ABSENT,
         *,
-        user: str | None = None,
-        target: str | None = None,
-        payload: Payload = "data",
-        fields: dict[str, object] | None = None,
         id: str | None = None,
         receipt: Literal[True] = True,
         retain: bool = False,
         once: bool = False,
+        **sending: Unpack[Sending],
     ) -> Receipt: ...
     @overload
     async def publish(
@@ -255,26 +252,20 @@ class Desk:
         triple: str,
         data: object = ABSENT,
         *,
-        user: str | None = None,
-        target: str | None = None,
-        payload: Payload = "data",
-        fields: dict[str, object] | None = None,
         receipt: Literal[False],
         retain: bool = False,
+        **sending: Unpack[Sending],
     ) -> None: ...
     async def publish(
         self,
         triple: str,
         data: object = ABSENT,
         *,
-        user: str | None = None,
-        target: str | None = None,
-        payload: Payload = "data",
-        fields: dict[str, object] | None = None,
         id: str | None = None,
         receipt: bool = True,
         retain: bool = False,
         once: bool = False,
+        **sending: Unpack[Sending],
     ) -> Receipt | None:
         """Publishes an event, and returns the broker's receipt.
 
@@ -283,7 +274,7 @@ class Desk:
           within two minutes. The client makes an `id` if there is none.
         - `receipt`: False returns when the event is on its way. A refusal becomes an `error` event.
         """
-        envelope = self._operations.envelope(triple, data, payload, fields, user=user, target=target)
+        envelope = self._operations.envelope(triple, data, **sending)
         if retain:
             envelope["retain"] = True
         return await self._operations.publish(envelope, id=id, receipt=receipt, once=once)
@@ -293,13 +284,10 @@ class Desk:
         triple: str,
         data: object = ABSENT,
         *,
-        user: str | None = None,
-        target: str | None = None,
-        payload: Payload = "data",
-        fields: dict[str, object] | None = None,
         timeout: float | None = None,
         idempotent: bool = False,
         on_progress: Callable[[Any], object] | None = None,
+        **sending: Unpack[Sending],
     ) -> Any:
         """Sends a request, and returns the payload of the answer. Cancelling the task cancels the request.
 
@@ -307,7 +295,7 @@ class Desk:
         - `idempotent`: it may be given to a second handler if the first leaves.
         - `on_progress`: gets each part of the answer before the last.
         """
-        envelope = self._operations.envelope(triple, data, payload, fields, user=user, target=target)
+        envelope = self._operations.envelope(triple, data, **sending)
         if idempotent:
             envelope["idempotent"] = True
 
@@ -322,15 +310,12 @@ class Desk:
         triple: str,
         data: object = ABSENT,
         *,
-        user: str | None = None,
-        target: str | None = None,
-        payload: Payload = "data",
-        fields: dict[str, object] | None = None,
         timeout: float | None = None,
         on_answer: Callable[[Answer[Any]], object] | None = None,
+        **sending: Unpack[Sending],
     ) -> Gathered[Any]:
         """Sends a request to every handler, and returns their answers when all have answered or failed."""
-        envelope = self._operations.envelope(triple, data, payload, fields, user=user, target=target)
+        envelope = self._operations.envelope(triple, data, **sending)
 
         def answered(answer: Answer[Any]) -> None:
             if on_answer is not None:

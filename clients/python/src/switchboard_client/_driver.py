@@ -99,18 +99,18 @@ class Driver:
 
     async def run(self) -> None:
         """Runs until the desk is closed, or stops by itself."""
-        problem = SwitchboardError("CLOSED", "the desk was closed by this program")
+        stopped: SwitchboardError | None = None
         try:
-            problem = await self._run()
+            stopped = await self._run()
         except asyncio.CancelledError:
             # `Desk.close` ends the driver so.
             pass
         except Exception as error:
-            problem = SwitchboardError("INTERNAL", f"the client failed with {type(error).__name__}")
-            problem.__cause__ = error
-            self.listeners.emit("error", problem)
+            stopped = SwitchboardError("INTERNAL", f"the client failed with {type(error).__name__}")
+            stopped.__cause__ = error
+            self.listeners.emit("error", stopped)
         finally:
-            self._finish(problem)
+            self._finish(stopped)
 
     async def _run(self) -> SwitchboardError:
         """Connects again and again. Returns why that cannot help any more."""
@@ -129,7 +129,7 @@ class Driver:
                     self._backoff.reset()
             wait = self._after(end)
             if wait is None:
-                return end.error
+                return why_stopped(end)
             if not was_open and turn % len(urls):
                 wait = 0.0
             if end.error.code != "TOKEN_UNAVAILABLE":
@@ -313,8 +313,9 @@ class Driver:
         self.changed = asyncio.Event()
         self.listeners.emit("state", StateChange(state, problem))
 
-    def _finish(self, problem: SwitchboardError) -> None:
-        """Ends everything that waits."""
+    def _finish(self, stopped: SwitchboardError | None) -> None:
+        """Ends everything that waits. `stopped` is why the desk has stopped by itself."""
+        problem = stopped or SwitchboardError("CLOSED", "the desk was closed by this program")
         self.state = "closed"
         self.handlers.cancel_all(self.closed_by)
         self.listeners.cancel(self.closed_by)
@@ -322,7 +323,7 @@ class Driver:
             self.pending.remove(operation)
             operation.fail(SwitchboardError(problem.code, problem.message))
         for held in self.subscriptions:
-            self.subscribing.end(held, None if problem.code == "CLOSED" else problem, reports=False)
+            self.subscribing.end(held, stopped, reports=False)
         self.resume.begin(None)
         self._change("closed", problem)
 
@@ -395,6 +396,14 @@ class Driver:
             self._ping_by = None
 
         self.command("Connection", "Ping", None, Kind.UPKEEP, on_answer=pong)
+
+
+def why_stopped(end: Ended) -> SwitchboardError:
+    """Returns the problem of a desk that stops because of how its connection has ended."""
+    if end.reconnect is Reconnect.DROP_MESSAGE:
+        # Not AWAY: to wait does not help.
+        return SwitchboardError("CLOSED", f"{end.error.message}, three times within a minute")
+    return end.error
 
 
 def end_of_connection() -> SwitchboardError:

@@ -15,7 +15,8 @@ ClientCode: TypeAlias = Literal[
 |---|---|
 | `AWAY` | not open, and `when_away` is `"fail"`; as `problem`: the connection was lost |
 | `LOST` | sent, but the session could not be resumed: the outcome is unknown |
-| `CLOSED`, `REPLACED`, `KICKED` | the desk was closed by the program, another connection, an operator |
+| `CLOSED` | the desk was closed by the program, or by the third 1002, 1007 or 1009 within a minute |
+| `REPLACED`, `KICKED` | the desk was closed by another connection, an operator |
 | `OVERFLOW` | the buffer of an iterator or a listener, or of `when_away="keep"`, is full |
 | `TOKEN_UNAVAILABLE` | the token provider failed; retried with back-off |
 | `HANDLER_FAILED` | an answer with `Success:false` and no code |

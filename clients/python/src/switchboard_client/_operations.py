@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Any, Final, Literal, TypeAlias
+from typing import Any, Final, Literal, TypedDict
 
 from ._driver import Driver
 from ._errors import SwitchboardError
@@ -15,7 +15,19 @@ from ._results import failed
 from ._results import receipt as read_receipt
 from ._triples import read_triple
 
-Payload: TypeAlias = Literal["data", "message"]
+
+class Sending(TypedDict, total=False):
+    """Options of everything that is sent."""
+
+    user: str | None
+    """The user whom it is for. A service names one on a user-scoped channel."""
+    target: str | None
+    """Only sessions of this source take part."""
+    payload: Literal["data", "message"]
+    """The field that has the payload."""
+    fields: dict[str, object] | None
+    """Further fields, which the broker passes on."""
+
 
 REPEAT_WITHIN: Final = 60.0
 """How long, in seconds, an event with `once` may be sent again. The broker knows its id for longer: two minutes."""
@@ -37,10 +49,18 @@ class Operations:
         self._driver = driver
 
     def envelope(
-        self, triple: str, data: object, payload: Payload, more: dict[str, object] | None, **routing: str | None
+        self,
+        triple: str,
+        data: object,
+        *,
+        user: str | None = None,
+        target: str | None = None,
+        payload: Literal["data", "message"] = "data",
+        fields: dict[str, object] | None = None,
     ) -> dict[str, object]:
-        """Returns an envelope. `more` are unknown fields, which the broker passes on."""
-        envelope: dict[str, object] = {**(more or {}), **read_triple(triple)._asdict()}
+        """Returns an envelope. The options are those of `Sending`."""
+        envelope: dict[str, object] = {**(fields or {}), **read_triple(triple)._asdict()}
+        routing = {"user": user, "target": target}
         envelope.update((key, value) for key, value in routing.items() if value is not None)
         if data is not ABSENT:
             envelope[payload] = data
