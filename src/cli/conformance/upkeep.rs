@@ -49,7 +49,7 @@ impl Player {
                 let refusal = Refusal::new(ErrorCode::NoHandler, "the suite answers Conformance/Ask/* only");
                 self.send(notice::failure(&received.triple, Some(&id), &[], &refusal)).await;
             } else if self.receipts {
-                self.send(notice::receipt(&id, 1, None, None)).await;
+                self.send(notice::receipt(&id, 1, None, None, None)).await;
             }
         }
         if is_ours {
