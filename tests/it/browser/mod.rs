@@ -39,7 +39,7 @@ const CHROMIUM: &[&str] = &["chromium", "chromium-browser", "google-chrome-stabl
 const FIREFOX: &[&str] = &["firefox-esr", "firefox"];
 
 /// How long a browser may take to start beside everything else that runs.
-const STARTING: Duration = Duration::from_secs(60);
+const STARTING: Duration = Duration::from_mins(1);
 
 /// How often a page is looked at while something is waited for.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
