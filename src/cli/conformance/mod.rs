@@ -1,8 +1,8 @@
 //! `switchboard conformance`: a broker that plays scripts and judges the client that connects.
 //!
-//! Each script has an address of its own and is a function ([`Script::play`](script::Script::play)) over a
-//! [`Player`](player::Player). `messages` and `closes` are the suite for every client, `handler` and `resume` the others. This
-//! file accepts the connections, brings each to its script, and prints the verdicts.
+//! Each script has an address of its own, and is a function over a [`Player`]: see [`Script`]. `messages` and `closes` are the suite
+//! for every client, `handler` and `resume` the others. This file accepts the connections, brings each to its script, and prints
+//! the verdicts.
 
 mod closes;
 mod door;
