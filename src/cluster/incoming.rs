@@ -1,11 +1,13 @@
 //! [`Incoming`]: what was taken of the messages from one peer.
 
+use std::fmt;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
 use super::MESSAGE_BYTES_MAX;
 use super::packet::{Data, Part, SnapshotMark, Start};
+use crate::wiped::Wiped;
 
 /// How often a peer is asked to send again what is missing.
 const ASK_EVERY: Duration = Duration::from_millis(50);
@@ -30,10 +32,9 @@ pub(super) struct Incoming {
 }
 
 /// The beginning of a message in parts.
-#[derive(Debug)]
 struct Partial {
     is_snapshot: bool,
-    bytes: Vec<u8>,
+    bytes: Wiped,
 }
 
 /// What became of a part.
@@ -57,6 +58,12 @@ pub(super) struct Begun {
     pub(super) mark: SnapshotMark,
     /// Whether messages before it are lost for a receiver that was not waiting for a snapshot.
     pub(super) gap: bool,
+}
+
+impl fmt::Debug for Partial {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Partial(..)")
+    }
 }
 
 impl Incoming {
@@ -84,7 +91,7 @@ impl Incoming {
             Start::Snapshot(mark) => {
                 let begun = Begun { mark, gap: !self.needs_snapshot && number != self.last + 1 };
                 (self.last, self.needs_snapshot) = (number, true);
-                self.partial = Some(Partial { is_snapshot: true, bytes: Vec::new() });
+                self.partial = Some(Partial { is_snapshot: true, bytes: Wiped::default() });
                 self.add(part, Some(begun))
             }
             Start::Message | Start::Continues if number != self.last + 1 => Taken::No,
@@ -100,7 +107,7 @@ impl Incoming {
                 }
                 None => {
                     self.last = number;
-                    self.partial = Some(Partial { is_snapshot: false, bytes: Vec::new() });
+                    self.partial = Some(Partial { is_snapshot: false, bytes: Wiped::default() });
                     self.add(part, None)
                 }
             },
@@ -119,18 +126,17 @@ impl Incoming {
     /// Adds a part to the message that has begun.
     fn add(&mut self, part: Part, begun: Option<Begun>) -> Taken {
         let Some(mut partial) = self.partial.take() else { return Taken::Malformed };
-        if partial.bytes.len() + part.bytes.len() > MESSAGE_BYTES_MAX {
-            return Taken::Malformed;
-        }
         let bytes = match part.last && partial.bytes.is_empty() {
             true => part.bytes,
             false => {
-                partial.bytes.extend_from_slice(&part.bytes);
+                if !partial.bytes.push(&part.bytes, MESSAGE_BYTES_MAX) {
+                    return Taken::Malformed;
+                }
                 if !part.last {
                     self.partial = Some(partial);
                     return Taken::Part(begun);
                 }
-                partial.bytes.into()
+                Bytes::from_owner(partial.bytes.into_bytes())
             }
         };
         match partial.is_snapshot {

@@ -4,6 +4,7 @@
 //! memory, and whatever does not fit is `None`.
 
 use bytes::{Buf, Bytes};
+use zeroize::Zeroizing;
 
 use super::{DIGEST_BYTES_MAX, NodeId, Versions};
 
@@ -45,8 +46,8 @@ impl About {
     }
 
     /// Reads a whole beat.
-    pub(super) fn read_beat(text: Vec<u8>) -> Option<Self> {
-        let mut text = Bytes::from(text);
+    pub(super) fn read_beat(text: Zeroizing<Vec<u8>>) -> Option<Self> {
+        let mut text = Bytes::from_owner(text);
         let about = Self::read(&mut text)?;
         text.is_empty().then_some(about)
     }
@@ -217,8 +218,9 @@ pub(super) enum Packet {
 }
 
 impl Packet {
-    pub(super) fn read(text: Vec<u8>) -> Option<Self> {
-        let mut text = Bytes::from(text);
+    /// Reads the text of a packet, which is wiped when the last part of it is dropped.
+    pub(super) fn read(text: Zeroizing<Vec<u8>>) -> Option<Self> {
+        let mut text = Bytes::from_owner(text);
         match text.try_get_u8().ok()? {
             GREETING => {
                 let greeting = Greeting::read(&mut text)?;
@@ -307,12 +309,16 @@ mod tests {
 
     /// Reads everything in a text that may be anything.
     fn read_all(text: &[u8]) -> (Option<About>, Option<Packet>, Vec<Part>) {
-        let packet = Packet::read(text.to_vec());
+        let packet = Packet::read(Zeroizing::new(text.to_vec()));
         let mut rest = match &packet {
             Some(Packet::Data(_, rest)) => rest.clone(),
             _ => Bytes::new(),
         };
-        (About::read_beat(text.to_vec()), packet, std::iter::from_fn(|| Part::read(&mut rest)).collect())
+        (
+            About::read_beat(Zeroizing::new(text.to_vec())),
+            packet,
+            std::iter::from_fn(|| Part::read(&mut rest)).collect(),
+        )
     }
 
     #[test]
@@ -330,10 +336,10 @@ mod tests {
     fn a_beat_or_greeting_that_is_cut_or_longer_is_not_read() {
         let [beat, hello, _] = texts();
         for at in 0..beat.len() {
-            assert_eq!(About::read_beat(beat[..at].to_vec()), None);
+            assert_eq!(About::read_beat(Zeroizing::new(beat[..at].to_vec())), None);
         }
         for at in 0..hello.len() {
-            assert_eq!(Packet::read(hello[..at].to_vec()), None);
+            assert_eq!(Packet::read(Zeroizing::new(hello[..at].to_vec())), None);
         }
         for text in [beat, hello] {
             let longer = [&text[..], &[0]].concat();

@@ -10,6 +10,7 @@ use std::fmt;
 use chacha20poly1305::aead::{AeadInOut, KeyInit};
 use chacha20poly1305::{Tag, XChaCha20Poly1305};
 use smallvec::SmallVec;
+use zeroize::Zeroizing;
 
 use super::Incarnation;
 use crate::store::Key;
@@ -169,11 +170,12 @@ impl Sealer {
     }
 
     /// Returns the text of a packet that was sealed for this place.
-    pub(super) fn open(&self, place: Place, head: &Head<'_>) -> Result<Vec<u8>, Unopened> {
+    pub(super) fn open(&self, place: Place, head: &Head<'_>) -> Result<Zeroizing<Vec<u8>>, Unopened> {
         let key = self.keys.iter().find(|(fingerprint, _)| *fingerprint == head.fingerprint);
         let (_, cipher) = key.ok_or(Unopened::UnknownKey)?;
         let (sealed, tag) = head.sealed.split_last_chunk().ok_or(Unopened::Forged)?;
-        let mut text = sealed.to_vec();
+        // Answers with passwords are among what nodes send.
+        let mut text = Zeroizing::new(sealed.to_vec());
         let bound = self.bound(place, head.from, head.counter);
         cipher.decrypt(&head.nonce, &bound, &mut text, tag).ok_or(Unopened::Forged)?;
         Ok(text)
@@ -269,7 +271,7 @@ mod tests {
         packet
     }
 
-    fn opened(sealer: &Sealer, place: Place, packet: &[u8]) -> Result<Vec<u8>, Unopened> {
+    fn opened(sealer: &Sealer, place: Place, packet: &[u8]) -> Result<Zeroizing<Vec<u8>>, Unopened> {
         sealer.open(place, &Head::read(packet).ok_or(Unopened::Forged)?)
     }
 

@@ -2,6 +2,8 @@
 
 use std::time::Instant;
 
+use zeroize::Zeroize;
+
 use super::Bus;
 use crate::cluster::greeting::Hello;
 use crate::cluster::packet::{Greeting, Numbers};
@@ -57,6 +59,7 @@ impl Bus {
     fn seal(&mut self, place: Place, subject: String, mut packet: Vec<u8>) -> Option<Outbound> {
         let Some(nonce) = self.chance.nonce() else {
             self.counts.no_randomness += 1;
+            packet.zeroize();
             return None;
         };
         self.counter += 1;

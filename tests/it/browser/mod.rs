@@ -309,6 +309,45 @@ fn executable(variable: &str, names: &[&str]) -> Option<PathBuf> {
 async fn our_pages_work_in_a_browser() {
     let Some(browser) = Chromium::launch().await else { return };
     let chromium = &browser;
+    let desks = async {
+        desk::a_reload_in_mid_call_loses_nothing_and_the_answer_arrives(chromium).await;
+        desk::what_the_page_before_had_ends_if_the_new_one_does_not_make_it(chromium).await;
+        desk::a_duplicated_tab_is_a_session_of_its_own(chromium).await;
+        desk::a_page_in_the_back_forward_cache_resumes(chromium).await;
+        desk::a_frozen_page_says_that_it_sleeps(chromium).await;
+        desk::a_restarted_broker_is_reported_to_the_new_page(chromium).await;
+        reasons::a_page_connects_when_the_person_allows_it(chromium).await;
+        reasons::a_page_says_why_it_cannot_connect(chromium).await;
+    };
+    let sharing = async {
+        shared::tabs_share_a_socket_whatever_becomes_of_the_tab_that_has_it(chromium).await;
+        shared::a_frozen_tab_is_not_asked(chromium).await;
+        recipes::a_plain_page_shows_its_calls(chromium).await;
+        recipes::a_worker_receives_and_publishes(chromium).await;
+    };
+    let operating = async {
+        console::names_of_others_are_text_on_every_page(chromium).await;
+        console::health_shows_the_org_the_certificate_and_the_disk(chromium).await;
+    };
+    let signing_in = async {
+        console::a_link_signs_in_once(chromium).await;
+        console::everything_is_done_by_keyboard(chromium).await;
+        console::an_application_is_tried_with_its_token(chromium).await;
+        console::a_console_from_elsewhere_names_the_origin_to_add(chromium).await;
+        console::a_page_whose_token_is_removed_asks_to_sign_in(chromium).await;
+    };
+    tokio::join!(
+        Box::pin(desks),
+        Box::pin(sharing),
+        Box::pin(the_salesforce_page_works(chromium)),
+        Box::pin(operating),
+        Box::pin(signing_in)
+    );
+    browser.end().await;
+}
+
+/// The scenes of the page for Salesforce, and those of gadgets that are as short.
+async fn the_salesforce_page_works(chromium: &Chromium) {
     let telling = async {
         salesforce::an_event_opens_the_record(chromium).await;
         salesforce::a_record_opens_in_the_tab_that_was_looked_at_last(chromium).await;
@@ -340,42 +379,5 @@ async fn our_pages_work_in_a_browser() {
         tabs::a_tab_that_may_not_receive_records_leaves_them_to_another(chromium).await;
         tabs::an_error_is_shown_until_its_cause_is_gone(chromium).await;
     };
-    let desks = async {
-        desk::a_reload_in_mid_call_loses_nothing_and_the_answer_arrives(chromium).await;
-        desk::what_the_page_before_had_ends_if_the_new_one_does_not_make_it(chromium).await;
-        desk::a_duplicated_tab_is_a_session_of_its_own(chromium).await;
-        desk::a_page_in_the_back_forward_cache_resumes(chromium).await;
-        desk::a_frozen_page_says_that_it_sleeps(chromium).await;
-        desk::a_restarted_broker_is_reported_to_the_new_page(chromium).await;
-        reasons::a_page_connects_when_the_person_allows_it(chromium).await;
-        reasons::a_page_says_why_it_cannot_connect(chromium).await;
-    };
-    let sharing = async {
-        shared::tabs_share_a_socket_whatever_becomes_of_the_tab_that_has_it(chromium).await;
-        shared::a_frozen_tab_is_not_asked(chromium).await;
-        recipes::a_plain_page_shows_its_calls(chromium).await;
-        recipes::a_worker_receives_and_publishes(chromium).await;
-    };
-    let operating = async {
-        console::names_of_others_are_text_on_every_page(chromium).await;
-        console::health_shows_the_org_the_certificate_and_the_disk(chromium).await;
-    };
-    let signing_in = async {
-        console::a_link_signs_in_once(chromium).await;
-        console::everything_is_done_by_keyboard(chromium).await;
-        console::an_application_is_tried_with_its_token(chromium).await;
-        console::a_console_from_elsewhere_names_the_origin_to_add(chromium).await;
-        console::a_page_whose_token_is_removed_asks_to_sign_in(chromium).await;
-    };
-    tokio::join!(
-        Box::pin(desks),
-        Box::pin(sharing),
-        Box::pin(telling),
-        Box::pin(connecting),
-        Box::pin(coming_back),
-        Box::pin(several_tabs),
-        Box::pin(operating),
-        Box::pin(signing_in)
-    );
-    browser.end().await;
+    tokio::join!(Box::pin(telling), Box::pin(connecting), Box::pin(coming_back), Box::pin(several_tabs));
 }
