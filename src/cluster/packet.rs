@@ -343,6 +343,7 @@ mod tests {
         }
         for text in [beat, hello] {
             let longer = [&text[..], &[0]].concat();
+            let longer = Zeroizing::new(longer);
             assert_eq!((About::read_beat(longer.clone()), Packet::read(longer)), (None, None));
         }
     }
