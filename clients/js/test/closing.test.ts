@@ -55,7 +55,7 @@ test("the third message within a minute that closes the connection stops the des
   made.on("error", ({ code }) => reported.push(code));
   await next(made, "state", ({ state }) => state === "closed");
   expect([script.opened.length, made.problem?.code]).toEqual([3, "CLOSED"]);
-  expect(made.problem?.message).toMatch(/1007: not UTF-8, three times within a minute$/);
+  expect(made.problem?.message).toMatch(/1007: not UTF-8, three times in a minute$/);
   expect(reported).toEqual(["AWAY", "AWAY", "AWAY"]);
 });
 

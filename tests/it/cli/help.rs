@@ -60,6 +60,7 @@ async fn of_the_program() {
       health       Say whether a broker is ready
       top          Watch a broker live
       sessions     List the sessions of a broker
+      nodes        List the nodes of a cluster
       close        Close sessions
       explain      Say who would get a message, and why others would not
       console      Open the console of a broker in the browser
