@@ -3,6 +3,7 @@
 import * as api from "./api.js";
 import { badge, bytes, duration, empty, failure, h, milliseconds, name, number, repeat, replace } from "./dom.js";
 import { of, one, samples } from "./metrics.js";
+import { showCluster } from "./cluster.js";
 import { showSalesforce } from "./salesforce.js";
 
 export const title = "Health";
@@ -20,7 +21,7 @@ const CHECKS = {
   store: ["The credential store can be read.", "The credential store cannot be read. Look at the data folder and its disk."],
   history: ["Events of durable channels are written.", "Events of durable channels cannot be written. Look at the free space of the data folder."],
   audit: ["Audit records are written.", "Audit records cannot be written. Look at the free space of the data folder."],
-  nats: ["The cluster is reached.", "NATS is not reached."],
+  nats: ["The cluster is reached.", "NATS is not connected, or this node is cut off from the others. Applications of this node go on. See below."],
   certificate: ["The certificate is good.", "The certificate expires soon or has expired, or its new files cannot be used. Replace the files of tls.certificate_file and tls.key_file."],
   salesforce: ["Salesforce answers.", "Calls to Salesforce have failed, and the broker makes none for a while. See below."],
 };
@@ -30,22 +31,25 @@ export function show(main, { signal, info }) {
   const readiness = h("section", { class: "card", "aria-labelledby": "readiness-title" });
   const certificates = h("section", { class: "card", "aria-labelledby": "certificates-title" });
   const salesforce = h("section", { class: "card", "aria-labelledby": "salesforce-title" });
+  const cluster = h("section", { class: "card", "aria-labelledby": "cluster-title", hidden: true });
   const history = h("section", { class: "card", "aria-labelledby": "history-title" });
   main.append(
     h("div", { class: "heading" }, h("h1", {}, "Health")), message,
-    h("div", { class: "packed" }, readiness, broker(info), certificates, salesforce, history));
+    h("div", { class: "packed" }, readiness, broker(info), cluster, certificates, salesforce, history));
   repeat(EVERY, signal, async () => {
     try {
-      const [ready, metrics, logs, { keys }] = await Promise.all([
+      const [ready, metrics, logs, { keys }, nodes] = await Promise.all([
         api.call("GET", "/readyz", { signal, also: 503 }),
         api.text("/metrics", signal),
         api.get(`/v1/history?limit=${LOGS_MAX}`, signal),
         api.get("/v1/config", signal),
+        api.get("/v1/cluster", signal),
       ]);
       message.replaceChildren();
       const read = samples(metrics);
       const key = (wanted) => keys.find((it) => it.key === wanted)?.value;
       showReadiness(readiness, ready, read);
+      showCluster(cluster, nodes);
       showCertificates(certificates, read, key);
       showSalesforce(salesforce, keys, read, [...ready.warnings, ...ready.failing].includes("salesforce"));
       showHistory(history, logs, read, key);

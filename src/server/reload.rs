@@ -20,7 +20,7 @@ use super::same_user::SameUser;
 use super::tls::{Replacement, Tls};
 use super::trial::{Unusable, UnusableList};
 use super::wiring::Proving;
-use super::{Broker, admin, calendar, certificate_warnings, wiring};
+use super::{Broker, admin, calendar, certificate_warnings, cluster, wiring};
 use crate::auth::{
     AuthError, CallClaim, CallVerification, Claim, ClientCertificate, Proof, Proved, Review, Verification, Verifier,
 };
@@ -71,6 +71,12 @@ pub enum ReloadError {
     /// These keys have changed, and need a restart.
     #[error("these keys have changed and need a restart: {}", .0.join(", "))]
     Restart(Vec<String>),
+    /// This key has changed, and has to be the same on all nodes of the cluster.
+    #[error(
+        "{0} has changed, and has to be the same on all nodes of the cluster: change it in the files of all, then restart \
+         them all"
+    )]
+    OfTheCluster(String),
     /// The broker has ended meanwhile.
     #[error("the broker has ended")]
     Ended,
@@ -287,6 +293,9 @@ impl Broker {
             }
             changed = left.reload;
             restart.sort();
+        }
+        if let Some(key) = cluster::changed_for_all(&config, &new) {
+            return Err(ReloadError::OfTheCluster(key));
         }
         let before = self.in_force.get();
         let tls = NextTls::prepare(before.tls.as_ref(), &new);

@@ -2,12 +2,13 @@
 //!
 //! A node knows what its peers announce, and tells them what it announces itself (`announce`). A session of a peer that
 //! handles requests, or is in a group, has a *stand-in* here: a session like any other, with its subscriptions in the index,
-//! whose messages leave by the link ([`Remote`]). So choosing between handlers, ending their requests when they leave and
+//! whose messages leave by the link ([`remote::Remote`]). So choosing between handlers, ending their requests when they leave and
 //! giving idempotent ones to others is the code that serves sessions of this node. A request that comes by a link has a
 //! stand-in, too, for its requester.
 //!
-//! `message` is what is said, `peer` what is known of a peer, `cut_off` what is remembered of one that is lost, `events` and `requests` are how both cross a link. Nothing
-//! here waits: what a link cannot take breaks it, and its peer's stand-ins end.
+//! `message` is what is said, `peer` what is known of a peer, `acknowledged` which changes it has taken, `cut_off` what is
+//! remembered of one that is lost, `events` and `requests` are how both cross a link. Nothing here waits: what a link cannot
+//! take breaks it, and its peer's stand-ins end.
 
 mod acknowledged;
 mod announce;
@@ -24,7 +25,7 @@ use std::time::Instant;
 use arc_swap::ArcSwap;
 use zeroize::Zeroizing;
 
-use crate::router::session::Session;
+use crate::router::session::{Role, Session};
 use crate::router::{Application, Router};
 use announce::Announced;
 use cut_off::CutOff;
@@ -174,6 +175,6 @@ impl Session {
     /// Returns whether it is a registered application of this node: not an adapter, not a call over HTTP, and not the stand-in
     /// of a session elsewhere.
     pub(in crate::router) fn is_application(&self) -> bool {
-        self.role != crate::router::session::Role::Adapter && !self.is_call() && self.remote().is_none()
+        self.role != Role::Adapter && !self.is_call() && self.remote().is_none()
     }
 }

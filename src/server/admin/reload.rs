@@ -90,7 +90,7 @@ pub(super) async fn reload(
 fn problem(error: &ReloadError) -> Problem {
     let code = match error {
         ReloadError::Mistakes(_) | ReloadError::Unusable(_) => Code::InvalidConfig,
-        ReloadError::Restart(_) => Code::RestartNeeded,
+        ReloadError::Restart(_) | ReloadError::OfTheCluster(_) => Code::RestartNeeded,
         ReloadError::Ended => Code::Unavailable,
     };
     // A configuration can have many mistakes.

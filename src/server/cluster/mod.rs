@@ -182,6 +182,14 @@ impl Cluster {
     }
 }
 
+/// The first key that differs between two configurations of a node and has to be the same on all nodes.
+pub(super) fn changed_for_all(old: &Config, new: &Config) -> Option<String> {
+    if !old.cluster.is_on() {
+        return None;
+    }
+    digest::difference(&digest::of(old), &digest::of(new))
+}
+
 fn read_keys(settings: &config::Cluster) -> Result<Keys, ClusterError> {
     let file =
         settings.key_file.as_deref().ok_or_else(|| ClusterError::Refused("cluster.key_file is missing".into()))?;

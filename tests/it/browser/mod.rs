@@ -328,6 +328,7 @@ async fn our_pages_work_in_a_browser() {
     let operating = async {
         console::names_of_others_are_text_on_every_page(chromium).await;
         console::health_shows_the_org_the_certificate_and_the_disk(chromium).await;
+        console::health_shows_the_nodes_of_a_cluster(chromium).await;
     };
     let signing_in = async {
         console::a_link_signs_in_once(chromium).await;

@@ -58,6 +58,18 @@ async fn applications_on_two_nodes_are_as_on_one() {
 }
 
 #[tokio::test]
+async fn a_reload_of_one_node_changes_nothing_that_all_have_in_common() {
+    let Some(servers) = Servers::start(1).await else { return };
+    let node = servers.node("one", 0).await;
+    let table = |more: &str| format!("{}[auth]\nmode = 'open'\n{more}", servers.table("one", 0));
+    node.configure(&table("[channels.Queue]\nscope = 'shared'\n"));
+    let line = node.reload().await;
+    assert!(line.contains("channels.Queue.scope") && line.contains("the reload was refused"), "{line}");
+    node.configure(&table("[limits]\nrate = 77\n"));
+    assert!(node.reload().await.contains("the configuration was reloaded"));
+}
+
+#[tokio::test]
 async fn a_node_that_is_killed_is_noticed_and_one_that_starts_is_found() {
     let Some(servers) = Servers::start(1).await else { return };
     let (one, two) = tokio::join!(servers.node("one", 0), servers.node("two", 0));

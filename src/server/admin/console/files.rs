@@ -52,6 +52,7 @@ const FILES: &[File] = &[
     file!("applications.js", SCRIPT),
     file!("traffic.js", SCRIPT),
     file!("why.js", SCRIPT),
+    file!("cluster.js", SCRIPT),
     file!("health.js", SCRIPT),
     file!("metrics.js", SCRIPT),
     file!("salesforce.js", SCRIPT),

@@ -7,10 +7,11 @@ use serde_json::json;
 use super::{done, open, pictures};
 use crate::admin::TOKENS;
 use crate::browser::Chromium;
+use crate::cluster::servers::Servers;
 use crate::salesforce::live_org::{Fixture, demo};
-use crate::support::envelope;
 use crate::support::programs::node_modules;
 use crate::support::tls::TlsFiles;
+use crate::support::{Broker, envelope};
 
 /// A user of the demonstration's org.
 const USER: &str = "005000000000002AAA";
@@ -50,5 +51,26 @@ pub(in crate::browser) async fn health_shows_the_org_the_certificate_and_the_dis
         page.wait(&format!("({}).includes({})", section(name), json!(text))).await;
     }
     pictures(&page, "health").await;
+    done(page).await;
+}
+
+/// The nodes of a cluster, of which one is lost.
+pub(in crate::browser) async fn health_shows_the_nodes_of_a_cluster(chromium: &Chromium) {
+    if node_modules("axe-core").await.is_none() {
+        return;
+    }
+    let Some(servers) = Servers::start(1).await else { return };
+    let admin = format!("[admin]\nlisten = ['127.0.0.1:0']\n{TOKENS}\n");
+    let one = Broker::open_with(&format!("{admin}{}", servers.table("one", 0))).await;
+    let two = servers.node("two", 0).await;
+    let page = open(chromium, one.admin().await).await;
+    page.evaluate("location.hash = '#/health'").await;
+    let section = "document.querySelector('[aria-labelledby=cluster-title]')?.innerText ?? ''";
+    for text in ["test", "nats-0", "two", "linked"] {
+        page.wait(&format!("({section}).includes({})", json!(text))).await;
+    }
+    pictures(&page, "cluster").await;
+    two.terminate().await;
+    page.wait(&format!("({section}).includes('lost')")).await;
     done(page).await;
 }

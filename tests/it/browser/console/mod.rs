@@ -16,7 +16,7 @@ use crate::admin::{TOKENS, call_with};
 use crate::support::programs::built;
 use crate::support::{Broker, Peer};
 
-pub(super) use self::health::health_shows_the_org_the_certificate_and_the_disk;
+pub(super) use self::health::{health_shows_the_nodes_of_a_cluster, health_shows_the_org_the_certificate_and_the_disk};
 pub(super) use self::keyboard::everything_is_done_by_keyboard;
 pub(super) use self::names::names_of_others_are_text_on_every_page;
 pub(super) use self::trying::{
