@@ -19,7 +19,13 @@ struct Filter {
 /// Reads a filter.
 pub(super) fn parse(text: &str) -> Result<EnvFilter, TelemetryError> {
     check_filter(text)?;
-    EnvFilter::try_new(text).map_err(|source| TelemetryError::Filter { filter: text.to_owned(), source })
+    let filter =
+        EnvFilter::try_new(text).map_err(|source| TelemetryError::Filter { filter: text.to_owned(), source })?;
+    // The client of NATS says at level info what the cluster says in words of its own.
+    Ok(match "async_nats=warn".parse() {
+        Ok(quieter) if !text.contains("async_nats") && text != "off" => filter.add_directive(quieter),
+        Ok(_) | Err(_) => filter,
+    })
 }
 
 /// Notes the filter with which logging has started.

@@ -83,20 +83,34 @@ impl Router {
     /// A link to a node begins: it gets everything that this node announces, and nothing is announced meanwhile.
     pub fn peer_linked(&self, now: Instant, node: &str) {
         let Some(cluster) = &self.cluster else { return };
-        if let Some(peer) = cluster.peer(node) {
-            self.forget_peer(now, &peer);
-        }
+        self.forget_and_begin(now, cluster, node);
         cluster.cut_off.found(node);
-        cluster.peers.rcu(|peers| {
-            let mut peers: Vec<_> = peers.iter().filter(|peer| peer.node() != node).cloned().collect();
-            peers.push(Arc::new(Peer::new(node, Arc::clone(&cluster.plane))));
-            peers.sort_unstable_by(|one, other| one.node().cmp(other.node()));
-            peers
-        });
         cluster.announced.snapshot(&*cluster.plane, node);
     }
 
-    /// The link to a node is broken, or the node is lost. Its applications are reported as gone, requests that they handle end,
+    /// The link to a node broke, and begins anew. What the node announced is void, but it may still get what this one does.
+    pub fn peer_broken(&self, now: Instant, node: &str, lost: Lost) {
+        let Some(cluster) = &self.cluster else { return };
+        self.forget_and_begin(now, cluster, node);
+        self.tell_gap(now, lost);
+    }
+
+    /// Forgets what a node has announced, and knows it as one that has announced nothing yet.
+    fn forget_and_begin(&self, now: Instant, cluster: &Cluster, node: &str) {
+        let before = cluster.peer(node);
+        let new = Arc::new(Peer::new(node, Arc::clone(&cluster.plane)));
+        cluster.peers.rcu(|peers| {
+            let mut peers: Vec<_> = peers.iter().filter(|peer| peer.node() != node).cloned().collect();
+            peers.push(Arc::clone(&new));
+            peers.sort_unstable_by(|one, other| one.node().cmp(other.node()));
+            peers
+        });
+        if let Some(before) = before {
+            self.forget_peer(now, &before);
+        }
+    }
+
+    /// A node is lost. Its applications are reported as gone, requests that they handle end,
     /// and requests that they asked are cancelled.
     pub fn peer_lost(&self, now: Instant, node: &str, lost: Lost) {
         let Some(cluster) = &self.cluster else { return };

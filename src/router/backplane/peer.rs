@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use parking_lot::{Mutex, RwLock};
 
@@ -26,6 +26,9 @@ use wire::{check_name, command, notice};
 /// How much is known of one peer at most: of its sessions, and of what else it announces. It bounds what a defect of a peer
 /// costs this node; a peer within its own limits does not reach it.
 const KNOWN_MAX: usize = 1 << 20;
+
+/// The latest time that a session can have registered, in milliseconds: beyond it, times are not written.
+const SINCE_MAX: u64 = 1 << 45;
 
 /// Another node to which there is a link.
 pub(in crate::router) struct Peer {
@@ -157,8 +160,16 @@ impl Router {
         if peer.is_known.swap(true, Ordering::AcqRel) {
             self.forget_peer(now, peer);
         }
+        let mut joined = Vec::new();
         for change in changes {
-            self.changed(now, peer, change);
+            match change {
+                Change::Joined(application) => joined.extend(self.add_elsewhere(peer, application)),
+                other => self.changed(now, peer, other),
+            }
+        }
+        // Those who are told of a session can reach it: what it subscribed to comes after it.
+        for who in joined {
+            self.tell_presence_of(now, &who, Presence::Joined);
         }
     }
 
@@ -171,13 +182,15 @@ impl Router {
         *peer.wants.write() = Wants::default();
         let sessions = std::mem::take(&mut *peer.sessions.lock());
         for (id, session) in sessions {
-            if let Some(stand_in) = &session.stand_in {
-                if let Some(cluster) = &self.cluster {
-                    cluster.cut_off.remember(peer.node(), stand_in);
-                }
+            let stand_in = session.stand_in.clone();
+            if let (Some(stand_in), Some(cluster)) = (&stand_in, &self.cluster) {
+                cluster.cut_off.remember(peer.node(), stand_in);
+            }
+            // `Left` comes before the ends of its requests, as everywhere.
+            self.tell_left(now, id, session);
+            if let Some(stand_in) = &stand_in {
                 self.end_session(now, stand_in, Ending::Lost);
             }
-            self.tell_left(now, id, session);
         }
         let leaving = std::mem::take(&mut *peer.leaving.lock());
         for stand_in in leaving.into_values() {
@@ -198,7 +211,11 @@ impl Router {
                 let channels = if *shared { &mut wants.shared } else { &mut wants.all };
                 Wants::change(channels, channel, *wanted);
             }
-            Change::Joined(application) => self.joined_elsewhere(now, peer, application),
+            Change::Joined(application) => {
+                if let Some(who) = self.add_elsewhere(peer, application) {
+                    self.tell_presence_of(now, &who, Presence::Joined);
+                }
+            }
             Change::Left { session } => {
                 let left = peer.sessions.lock().remove(session);
                 if let Some(left) = left {
@@ -220,26 +237,22 @@ impl Router {
         }
     }
 
-    fn joined_elsewhere(&self, now: Instant, peer: &Peer, application: &Application<'_>) {
+    /// Notes a session of a peer. Returns what others are told of it; `None` if nothing is known of it.
+    fn add_elsewhere<'a>(&self, peer: &Peer, application: &Application<'a>) -> Option<Who<'a>> {
         let Application { session, source, user, since_ms, state } = *application;
         if check_name(source).is_err() || user.is_some_and(|user| check_name(user).is_err()) {
-            return;
+            return None;
         }
-        let since = SystemTime::UNIX_EPOCH + std::time::Duration::from_millis(since_ms.min(1 << 45));
-        let number = self.ids.stamp();
+        let since = SystemTime::UNIX_EPOCH + Duration::from_millis(since_ms.min(SINCE_MAX));
+        let (number, user) = (self.ids.stamp(), user.map(Arc::from));
         let elsewhere =
-            Elsewhere { source: Arc::from(source), user: user.map(Arc::from), since, state, number, stand_in: None };
-        let known = (elsewhere.source.clone(), elsewhere.user.clone());
-        {
-            let mut sessions = peer.sessions.lock();
-            if sessions.len() >= KNOWN_MAX || sessions.contains_key(&session) {
-                return;
-            }
-            sessions.insert(session, elsewhere);
+            Elsewhere { source: Arc::from(source), user: user.clone(), since, state, number, stand_in: None };
+        let mut sessions = peer.sessions.lock();
+        if sessions.len() >= KNOWN_MAX || sessions.contains_key(&session) {
+            return None;
         }
-        let id = SessionId::from_bytes(session);
-        let who = Who { number, id, source: &known.0, user: known.1 };
-        self.tell_presence_of(now, &who, Presence::Joined);
+        sessions.insert(session, elsewhere);
+        Some(Who { number, id: SessionId::from_bytes(session), source, user })
     }
 
     /// A session of a peer has ended. Its node has yet to say what became of the requests that it was given.

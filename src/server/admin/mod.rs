@@ -110,7 +110,7 @@ pub(super) type Shared = Arc<Admin>;
 /// What a call needs to answer.
 pub(super) struct Admin {
     broker: Arc<Broker>,
-    /// The name of this host, up to a dot: `node` of the answers.
+    /// `node` of the answers: `cluster.node`, or the name of this host up to a dot.
     node: Box<str>,
     /// When the broker began to listen.
     started: Instant,
@@ -147,10 +147,11 @@ impl Admin {
         stop: CancellationToken,
     ) -> Self {
         let failed = FailedLogins::new(broker.settings.limits().failed_registrations);
+        let node = broker.cluster.as_ref().map_or_else(node_name, |cluster| cluster.node().into());
         let pulse = Pulse::new(broker.tasks.clone(), broker.runtime.clone());
         Self {
             broker,
-            node: node_name(),
+            node,
             started: now,
             listeners,
             addresses,

@@ -152,6 +152,11 @@ impl Unjoined {
 }
 
 impl Cluster {
+    /// This node's name.
+    pub(super) fn node(&self) -> &str {
+        self.plane.node().as_str()
+    }
+
     /// The cluster, as operators see it.
     pub(super) fn view(&self) -> View {
         self.plane.view(&self.name)

@@ -217,7 +217,7 @@ impl<'a> Node<'a> {
                 }
                 Turn::Arrived(from, Some(message)) => self.arrived(from, &message),
                 Turn::Changed(Some(Change::Connected)) => self.connected(),
-                Turn::Changed(Some(Change::Disconnected)) => self.plane.set_connected(None),
+                Turn::Changed(Some(Change::Disconnected)) => self.disconnected(),
                 Turn::Woken | Turn::Due => {}
             }
             // What has arrived already comes before the timers: it may be what they wait for.
@@ -284,14 +284,22 @@ impl<'a> Node<'a> {
 
     fn connected(&self) {
         let info = self.client.server_info();
-        let server = format!("{}:{}", info.host, info.port);
-        tracing::info!(server = info.server_name, address = server, "NATS is connected");
-        self.plane.set_connected(Some(info.server_name));
+        let address = format!("{}:{}", info.host, info.port);
+        // The library tells of the first connection, too.
+        if self.plane.set_connected(Some(info.server_name.clone())) {
+            tracing::info!(server = info.server_name, address, "NATS is connected");
+        }
+    }
+
+    fn disconnected(&self) {
+        if self.plane.set_connected(None) {
+            tracing::warn!("NATS is not connected");
+        }
     }
 
     /// The library gave up, which it never does by itself.
     fn ended(&self) {
-        self.plane.set_connected(None);
+        self.disconnected();
         tracing::error!("the connection to NATS has ended and does not come again; restart this node");
     }
 
@@ -313,7 +321,7 @@ impl<'a> Node<'a> {
             BusEvent::Acknowledged { node, number } => router.peer_acknowledged(node.as_str(), number.0),
             BusEvent::Broken { node, why, since } => {
                 tracing::warn!(%node, ?why, "the link to another node is broken: what was under way is lost");
-                router.peer_lost(now, node.as_str(), lost(since));
+                router.peer_broken(now, node.as_str(), lost(since));
             }
             BusEvent::Lost { node, why, since } => {
                 tracing::warn!(%node, ?why, "another node is lost");

@@ -102,11 +102,14 @@ impl Plane {
         deadline.map(|at| at.saturating_duration_since(self.now()))
     }
 
-    pub(super) fn set_connected(&self, server: Option<String>) {
+    /// Notes the server that is connected. Returns whether it was another one before, or none.
+    pub(super) fn set_connected(&self, server: Option<String>) -> bool {
         self.bus.lock().connected(self.now(), server.is_some());
         let mut state = self.state.lock();
         state.connects += u64::from(state.nats.is_none() && server.is_some());
+        let is_new = state.nats != server;
         state.nats = server;
+        is_new
     }
 
     pub(super) fn set_cut_off(&self, is_cut_off: bool) {

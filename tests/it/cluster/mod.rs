@@ -1,8 +1,9 @@
 //! Several brokers as one (docs/cluster.md). `routing` is several routers in one thread, whose links deliver when the test
-//! says so; `nats` and `starting` are brokers on real NATS servers.
+//! says so; `nats`, `starting` and `outages` are brokers on real NATS servers.
 
 mod nats;
 mod nodes;
+mod outages;
 mod routing;
 pub(crate) mod servers;
 mod starting;

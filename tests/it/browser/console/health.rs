@@ -66,7 +66,7 @@ pub(in crate::browser) async fn health_shows_the_nodes_of_a_cluster(chromium: &C
     let page = open(chromium, one.admin().await).await;
     page.evaluate("location.hash = '#/health'").await;
     let section = "document.querySelector('[aria-labelledby=cluster-title]')?.innerText ?? ''";
-    for text in ["test", "nats-0", "two", "linked"] {
+    for text in ["test", "one", "nats-0", "two", "linked"] {
         page.wait(&format!("({section}).includes({})", json!(text))).await;
     }
     pictures(&page, "cluster").await;
