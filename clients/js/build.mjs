@@ -18,7 +18,7 @@ const INTERNAL = `
   inherited isAnswered isFor isFresh isInDoubt isKnown isOfSession isOpen isRequest isSilent
   isUnconfirmed isUpkeep isWaiting keeps listeners lost mayPrompt nextId number onAdded onForgotten
   onRegistered options ping position post prove queue registered registration release repeat report reset restore
-  resumed running saved sent show start stop stopped subscriptions suspend take takeUp tell timer upkeep
+  resumed running saved sent show start stop stopped subscriptions suspend take tell timer upkeep
   wake wire write
 `;
 

@@ -15,6 +15,7 @@ import { effectScope } from "vue";
 import { Broker } from "./support/broker.js";
 import { desk, failing, next, until, within } from "./support/desk.js";
 import { Locks } from "./support/locks.js";
+import { Tab } from "./support/page.js";
 import { Recipes, redirect, root } from "./support/recipes.js";
 
 const run = promisify(execFile);
@@ -163,16 +164,6 @@ handle = []
   expect([fetched.mock.calls.length, page.desk.session.id === session.id]).toEqual([4, false]);
 });
 
-/** Begins a page with this storage. Returns a function that ends it. */
-function beginPage(sessionStorage: object, locks: Locks): () => void {
-  const [window, document] = [new EventTarget(), Object.assign(new EventTarget(), { hidden: false })];
-  for (const [name, value] of Object.entries({ window, document, sessionStorage, location: { hostname: "localhost" }, navigator: { locks } })) {
-    vi.stubGlobal(name, value);
-  }
-  vi.resetModules();
-  return () => void window.dispatchEvent(new Event("pagehide"));
-}
-
 test("a page that is reloaded in mid-call dials once, and has the answer, the call and the login", async () => {
   const broker = await Broker.start();
   redirect(broker.url);
@@ -180,14 +171,8 @@ test("a page that is reloaded in mid-call dials once, and has the answer, the ca
   const dialled: ((callId: string) => void)[] = [];
   await phone.handle("Phone/Call/Dial", () => new Promise((answer) => dialled.push((callId) => answer({ callId })))).ready;
   await broker.storeLogin("local", "1245456", "5051", "acq@123");
-  const stored = new Map<string, string>();
-  const storage = {
-    getItem: (key: string) => stored.get(key) ?? null,
-    setItem: (key: string, value: string) => void stored.set(key, value),
-    removeItem: (key: string) => void stored.delete(key),
-  };
-  const locks = new Locks();
-  const end = beginPage(storage, locks);
+  const tab = new Tab();
+  tab.begin();
   const before = await recipes.run("dial.js");
   await within("open", before.desk.opened());
   const { id } = before.desk.session;
@@ -195,11 +180,11 @@ test("a page that is reloaded in mid-call dials once, and has the answer, the ca
   // The page ends before this is answered.
   void before.dial("110").catch(() => {});
   await until("the request", () => dialled.length === 1);
-  end();
+  tab.end();
   await until("it is away", () => before.desk.state !== "open");
   await phone.publish("Phone/Call/Ringing", { callId: "7" });
 
-  beginPage(storage, locks);
+  tab.begin();
   const after = await recipes.run("dial.js");
   onTestFinished(() => after.desk.close());
   await within("open", after.desk.opened());
@@ -207,7 +192,7 @@ test("a page that is reloaded in mid-call dials once, and has the answer, the ca
   await until("what it missed", () => after.view.call === "Ringing 7");
   dialled[0]?.("7");
   await until("the answer", () => after.view.call === "Answered 7");
-  expect([dialled.length, stored.has("dialling")]).toEqual([1, false]);
+  expect([dialled.length, tab.storage.getItem("dialling")]).toEqual([1, null]);
 });
 
 test("a service in Node.js answers, refuses, and ends when it is told to", async () => {
