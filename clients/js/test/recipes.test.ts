@@ -193,6 +193,20 @@ test("a page that is reloaded in mid-call dials once, and has the answer, the ca
   dialled[0]?.("7");
   await until("the answer", () => after.view.call === "Answered 7");
   expect([dialled.length, tab.storage.getItem("dialling")]).toEqual([1, null]);
+
+  // The call of a session that has ended is not dialled again.
+  void after.dial("112").catch(() => {});
+  await until("another request", () => dialled.length === 2);
+  tab.end();
+  const back = next(phone, "back");
+  await broker.stop();
+  await broker.run();
+  await back;
+  tab.begin();
+  const last = await recipes.run("dial.js");
+  onTestFinished(() => last.desk.close());
+  await until("the login", () => last.view.extension === "5051");
+  expect([dialled.length, last.desk.session.id === id]).toEqual([2, false]);
 });
 
 test("a service in Node.js answers, refuses, and ends when it is told to", async () => {
