@@ -8,6 +8,8 @@ import { WebSocket } from "ws";
 export const root = path.resolve(import.meta.dirname, "../..");
 
 export class Recipes {
+  static #runs = 0;
+
   private constructor(readonly folder: string) {}
 
   /** Writes these blocks into a folder that finds the packages of the client. */
@@ -28,13 +30,12 @@ export class Recipes {
 
   /** Runs a recipe as a module of its own. Another call runs it again, as another page. */
   async run(name: string): Promise<any> {
+    // Two files are two modules.
     Recipes.#runs += 1;
     const copy = this.file(`${Recipes.#runs} ${name}`);
     await cp(this.file(name), copy);
     return import(copy);
   }
-
-  static #runs = 0;
 
   remove(): Promise<void> {
     return rm(this.folder, { recursive: true, force: true });
