@@ -1,5 +1,6 @@
-// Builds the package (dist, not committed) and the files that the broker serves (bundle, committed, because the broker is
-// built without npm). `node build.mjs FOLDER` puts both below another folder; a test compares its `bundle` with ours.
+// Builds the package (dist, not committed), the files that the broker serves (bundle, committed, because the broker is built
+// without npm), and the reference (API.md, committed). `node build.mjs FOLDER` puts them below another folder; a test compares
+// its `bundle` and API.md with ours.
 
 import { build } from "esbuild";
 import { copyFile, mkdir, readFile, writeFile } from "node:fs/promises";
@@ -7,6 +8,7 @@ import path from "node:path";
 import { fileURLToPath } from "node:url";
 // esbuild alone leaves the core 2 % larger, which is over its limit.
 import { minify } from "terser";
+import { reference } from "./reference.mjs";
 
 /** Members that only this package uses, in whose place the files have short names. None is a key on the wire or in the storage. */
 const INTERNAL = `
@@ -16,7 +18,7 @@ const INTERNAL = `
   inherited isAnswered isFor isFresh isInDoubt isKnown isOfSession isOpen isRequest isSilent
   isUnconfirmed isUpkeep isWaiting keeps listeners lost mayPrompt nextId number onAdded onForgotten
   onRegistered options ping position post prove queue registered registration release repeat report reset restore
-  resumed running saved sent show start stop stopped subscriptions suspend take takeUp tell timer upkeep
+  resumed running saved sent show start stop stopped subscriptions suspend take tell timer upkeep
   wake wire write
 `;
 
@@ -79,6 +81,7 @@ const openAjax = { format: "iife", globalName: "switchboardOpenAjax", mangleProp
 await bundle("openajax.ts", "bundle", "switchboard.openajax.js", openAjax, banner);
 await bundle("shared.ts", "bundle", "switchboard.shared.js", { format: "esm", ...besideCore("./switchboard.js") }, banner);
 await bundle("index.ts", "bundle", "switchboard.global.js", { format: "iife", globalName: "switchboard" }, banner);
+await writeFile(path.join(out, "API.md"), reference());
 
 // A page of clients/salesforce/opencti is copied to a web server as it is, so the client lies beside it.
 if (out === here) await copyFile(path.join(here, "bundle/switchboard.js"), path.join(here, "../salesforce/opencti/switchboard.js"));

@@ -3,8 +3,11 @@ import { defineConfig } from "vitest/config";
 
 // With BUILT, the folder of a build, the tests play against the built file in place of the sources.
 const built = process.env.BUILT && path.resolve(process.env.BUILT);
-const core = built ? `${built}/index.js` : path.resolve(import.meta.dirname, "src/index.ts");
-const alias = [{ find: /^@switchboard\/client$/, replacement: core }];
+const file = (name: string) => (built ? `${built}/${name}.js` : path.resolve(import.meta.dirname, `src/${name}.ts`));
+const alias = [
+  { find: /^@switchboard\/client$/, replacement: file("index") },
+  { find: /^@switchboard\/client\/shared$/, replacement: file("shared") },
+];
 if (built) alias.push({ find: /^(\.\.\/)+src\/(index|openajax|shared|testing)\.js$/, replacement: `${built}/$2.js` });
 
 export default defineConfig({

@@ -378,7 +378,7 @@ export class DeskCore {
     exchange: (settle: Settle) => Exchange,
   ): Promise<any> {
     return Outcome.of<any>((error) => error.code === "CLOSED" || this.report(error), (resolve, reject) => {
-      const { signal, timeout = TIMEOUT_MS, target, user, payload: place = "data", fields: others, key } = options;
+      const { signal, timeout = TIMEOUT_MS, target, user, payload: place = "data", fields: others } = options;
       if (this.connection.state === "closed") return reject(this.connection.problem);
       if (signal?.aborted) return reject(signal.reason);
       const end = new AbortController();
@@ -392,16 +392,14 @@ export class DeskCore {
       const waits = exchange(settle);
       // What is undefined is not written.
       const envelope = { ...others, ...split(triple), target, user, ...more, [place]: data };
-      const taken = key === undefined ? undefined : this.wire.takeUp(key, waits);
-      const refused = taken ? undefined : this.wire.post(id, envelope, waits, this.options.whenAway ?? "keep");
+      const refused = this.wire.post(id, envelope, waits, this.options.whenAway ?? "keep");
       if (refused) return reject(refused);
-      const sent = taken ?? id;
-      signal?.addEventListener("abort", () => (this.wire.forget(sent), settle.reject(signal.reason)), { signal: end.signal });
+      signal?.addEventListener("abort", () => (this.wire.forget(waits.id as string), settle.reject(signal.reason)), { signal: end.signal });
       if (!waits.isRequest || this.connection.isOpen) return;
       // A request that is sent late may do harm.
       late = setTimeout(() => {
-        if (!this.wire.isWaiting(sent)) return;
-        this.wire.fail(sent, new SwitchboardError("REQUEST_TIMEOUT", `not connected within ${timeout} ms`));
+        if (!this.wire.isWaiting(id)) return;
+        this.wire.fail(id, new SwitchboardError("REQUEST_TIMEOUT", `not connected within ${timeout} ms`));
       }, timeout);
     });
   }

@@ -15,6 +15,8 @@ const REPEAT_MS = 60_000;
 
 /** What waits for the answers to an envelope with an id. */
 export interface Pending {
+  /** The id that its answers name. Another one, if it continues a request of the page before this one. */
+  id?: string;
   /** Takes an answer. Returns whether it was the last. */
   answer(envelope: Envelope): boolean;
   fail(error: SwitchboardError): void;
@@ -95,10 +97,19 @@ export class Session {
     }
     const entry: Entry = Object.assign(pending, { since: Date.now() });
     if (pending.repeat !== undefined) pending.repeat = text;
+    pending.id = id;
     if (!pending.isSilent) this.#pending.set(id, entry);
-    if (isOpen) entry.sent = this.#write(text);
+    if (isOpen) this.#send(id, text);
     else this.#wait(id, text, false);
     return undefined;
+  }
+
+  /** Writes an envelope, unless it is a request that the page before this one has sent. */
+  #send(id: string, text: string): void {
+    const entry = this.#pending.get(id);
+    if (entry && this.#takeUp(entry)) return;
+    const sent = this.#write(text);
+    if (entry) entry.sent = sent;
   }
 
   /** Sends a command now. There must be a connection. */
@@ -165,15 +176,18 @@ export class Session {
   }
 
   /** Continues a request of the page before this one. Returns whether there is one with this key. */
-  takeUp(key: string, pending: Pending): string | undefined {
-    for (const [id, { key: other, answers }] of this.inherited) {
-      if (key !== other) continue;
+  #takeUp(entry: Entry): boolean {
+    for (const [id, { key, answers }] of this.inherited) {
+      if (key !== entry.key) continue;
       this.inherited.delete(id);
-      this.#pending.set(id, Object.assign(pending, { since: Date.now(), sent: { number: 0, text: "", isUpkeep: false } }));
+      this.#pending.delete(entry.id as string);
+      entry.id = id;
+      entry.sent = { number: 0, text: "", isUpkeep: false };
+      this.#pending.set(id, entry);
       for (const envelope of answers) this.answer(envelope);
-      return id;
+      return true;
     }
-    return undefined;
+    return false;
   }
 
   /** Notes that a message is handled. */
@@ -257,11 +271,7 @@ export class Session {
     const waiting = [...this.#waiting];
     this.#waiting.clear();
     this.#waitingUnits = 0;
-    for (const [id, { text }] of waiting) {
-      const sent = this.#write(text);
-      const entry = this.#pending.get(id);
-      if (entry) entry.sent = sent;
-    }
+    for (const [id, { text }] of waiting) this.#send(id, text);
   }
 
   /** Fails everything that waits. */

@@ -1,4 +1,4 @@
-// The files that are built: their size, the committed bundle, and the package in a clean project.
+// The files that are built: their size, the committed bundle and reference, and the package in a clean project.
 
 import { execFile } from "node:child_process";
 import { copyFile, mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
@@ -38,6 +38,13 @@ test("the bundle that is committed is what the sources build", async () => {
   }
   const [served, copied] = ["bundle", "../salesforce/opencti"].map((folder) => readFile(path.join(root, folder, "switchboard.js"), "utf8"));
   expect(await copied).toBe(await served);
+});
+
+test("the reference that is committed is what the declarations say", async () => {
+  const [committed, made] = await Promise.all([root, built].map((folder) => readFile(path.join(folder, "API.md"), "utf8")));
+  // `npm run build` renews it.
+  expect(committed).toBe(made);
+  expect(made).toContain("### class SwitchboardError");
 });
 
 test("the types fit the code", async () => {

@@ -54,6 +54,15 @@ export class Broker {
     this.url = await ready;
   }
 
+  /** Stores a login for a user. */
+  async storeLogin(user: string, username: string, extension: string, password: string): Promise<void> {
+    const options = ["--username", username, "--extension", extension, "--data-dir", path.join(this.folder, "data")];
+    const child = spawn(program, ["credentials", "set", user, ...options], { stdio: ["pipe", "ignore", "inherit"] });
+    const ended = new Promise((resolve) => child.once("exit", resolve));
+    child.stdin?.end(`${password}\n`);
+    if ((await ended) !== 0) throw new Error("the login was not stored");
+  }
+
   /** Ends the program. SIGKILL leaves its connections without a Close frame. */
   async stop(signal: NodeJS.Signals = "SIGKILL"): Promise<void> {
     const child = this.#child;

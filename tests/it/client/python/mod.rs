@@ -53,8 +53,8 @@ async fn the_python_client_plays_the_transcripts() {
 }
 
 #[tokio::test]
-async fn the_guide_to_the_python_client_does_what_it_says() {
-    run(&["pytest", "-q", "tests/test_guide.py"]).await;
+async fn the_guide_and_the_recipes_in_python_do_what_they_say() {
+    run(&["pytest", "-q", "tests/test_guide.py", "tests/test_recipes.py"]).await;
 }
 
 #[tokio::test]
