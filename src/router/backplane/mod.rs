@@ -110,8 +110,8 @@ impl Router {
         }
     }
 
-    /// A node is lost. Its applications are reported as gone, requests that they handle end,
-    /// and requests that they asked are cancelled.
+    /// A node is lost. Its applications are reported as gone, requests that they handle end, and requests that they asked are
+    /// cancelled.
     pub fn peer_lost(&self, now: Instant, node: &str, lost: Lost) {
         let Some(cluster) = &self.cluster else { return };
         let Some(peer) = cluster.peer(node) else { return };

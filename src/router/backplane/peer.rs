@@ -167,7 +167,7 @@ impl Router {
                 other => self.changed(now, peer, other),
             }
         }
-        // Those who are told of a session can reach it: what it subscribed to comes after it.
+        // Told only now, so that a session that is told can reach the handlers of the one that joined.
         for who in joined {
             self.tell_presence_of(now, &who, Presence::Joined);
         }
