@@ -127,9 +127,7 @@ impl Router {
             let checked = self.check_cut_off(envelope.triple(), scope, facts);
             checked.map_err(|refusal| (refusal, Some(true)))?;
         }
-        if envelope.retain() && self.is_clustered() {
-            return Err((no_retained_values(), Some(false)));
-        }
+        self.check_retain(envelope).map_err(|refusal| (refusal, Some(false)))?;
         match sent {
             Sent::Request | Sent::Handled if envelope.retain() => Err((not_for_requests("retain"), Some(true))),
             Sent::Request | Sent::Handled if envelope.once() => Err((not_for_requests("once"), Some(true))),
@@ -160,14 +158,22 @@ impl Router {
         self.sent(envelope, &candidates, facts) != Sent::Event
     }
 
+    /// Checks that an event need not be retained where values cannot be.
+    ///
+    /// # Errors
+    /// `STORAGE_UNAVAILABLE` in a cluster.
+    pub(super) fn check_retain(&self, envelope: &Envelope<'_>) -> Result<(), Refusal> {
+        if !envelope.retain() || !self.is_clustered() {
+            return Ok(());
+        }
+        let words = "a broker that is a node of a cluster keeps no retained values yet";
+        Err(Refusal::new(ErrorCode::StorageUnavailable, words))
+    }
+
     pub(super) fn no_handler(&self, envelope: &Envelope<'_>, facts: &Facts<'_>) -> Refusal {
         let off = self.declared.load().key_of(envelope.triple());
         off.map_or_else(|| words::no_handler(envelope, facts.protected), words::switched_off)
     }
-}
-
-fn no_retained_values() -> Refusal {
-    Refusal::new(ErrorCode::StorageUnavailable, "a broker that is a node of a cluster keeps no retained values yet")
 }
 
 fn not_for_requests(field: &str) -> Refusal {

@@ -2,8 +2,8 @@
 //! does not let its beats wait.
 //!
 //! `nats` connects, and is the only place that waits for NATS. `plane` has the links, which the router gives messages to.
-//! `check` says whether NATS is set up for nodes, `joining` is the start of a node, until it may accept sessions; `digest` is what has to be the same on all nodes, `clock`
-//! a clock that does not stop while the machine sleeps.
+//! `check` says whether NATS is set up for nodes, `joining` is the start of a node, until it may accept sessions; `digest` is
+//! what has to be the same on all nodes, `clock` a clock that does not stop while the machine sleeps.
 
 pub mod check;
 mod clock;

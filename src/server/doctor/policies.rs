@@ -127,7 +127,7 @@ fn look_at(browser: Browser, origin: &str) -> Option<Finding> {
     Some(match granting.first() {
         Some(path) => found(Level::Good, format!("a policy of {name} allows {origin}: {}", path.display())),
         None => found(Level::Warning, format!("no policy of {name} on this machine allows {origin}"))
-            .cure(format!("switchboard doctor policy --origin {origin} --browser {} prints one", name.to_lowercase())),
+            .cure(format!("print one: switchboard doctor policy --origin {origin} --browser {}", name.to_lowercase())),
     })
 }
 

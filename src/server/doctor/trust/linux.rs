@@ -119,8 +119,9 @@ fn of_browser(browser: Browser, chain: &Chain, is_public: bool, places: &Places)
         Browser::Firefox => "about:preferences#privacy, View Certificates",
         Browser::Chrome | Browser::Edge | Browser::Safari => "certutil -L -d sql:$HOME/.pki/nssdb",
     };
-    found(Level::Warning, format!("no policy on this machine makes {name} trust the certificate"))
-        .cure(format!("switchboard cert trust prints one; an authority that was added by hand is listed by {by_hand}"))
+    found(Level::Warning, format!("no policy on this machine makes {name} trust the certificate")).cure(format!(
+        "print one with switchboard cert trust; an authority that was added by hand is listed by {by_hand}"
+    ))
 }
 
 /// The authorities in a policy: of Chrome and Edge the certificates themselves, of Firefox their files.
