@@ -10,8 +10,8 @@ use zeroize::Zeroizing;
 /// The bytes of a message beside its longest text.
 const ROOM: usize = 2048;
 
-/// One message on a link.
-#[derive(Debug, Serialize, Deserialize)]
+/// One message on a link. No `Debug`: a text may hold a password.
+#[derive(Serialize, Deserialize)]
 pub(in crate::router) enum Message<'a> {
     /// Everything that the sender announces. What it announced before is void.
     Snapshot {
@@ -76,7 +76,7 @@ pub(in crate::router) struct Part {
 }
 
 /// An event on its way between nodes.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, Serialize, Deserialize)]
 pub(in crate::router) struct Sent<'a> {
     /// The application that published it.
     pub(in crate::router) source: &'a str,
@@ -97,7 +97,7 @@ pub(in crate::router) enum SentScope<'a> {
 }
 
 /// A request on its way to a handler of another node.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, Serialize, Deserialize)]
 pub(in crate::router) struct Request<'a> {
     pub(in crate::router) part: Part,
     /// The handler's subscription.
