@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use tokio::time::timeout;
 
 use super::ClusterError;
+use super::jetstream::{keeps_durably, largest_stored};
 use super::nats::{options, with_proof};
 use crate::config::Config;
 use crate::http::{self, BaseUrl, Failure, Options};
@@ -59,12 +60,27 @@ struct Varz {
     /// In nanoseconds.
     ping_interval: u64,
     ping_max: u64,
+    max_payload: usize,
+    #[serde(default)]
+    jetstream: Storage,
     #[serde(default)]
     gateway: Named,
     #[serde(default)]
     leaf: Leaf,
     #[serde(default)]
     cluster: Routes,
+}
+
+#[derive(Default, Deserialize)]
+struct Storage {
+    /// Absent if `JetStream` is off.
+    config: Option<StorageConfig>,
+}
+
+#[derive(Deserialize)]
+struct StorageConfig {
+    #[serde(default)]
+    sync_always: bool,
 }
 
 #[derive(Default, Deserialize)]
@@ -90,14 +106,16 @@ pub async fn check_cluster(config: &Config) -> Vec<Finding> {
         findings.push(reach(config, server).await);
     }
     if config.cluster.monitor.is_empty() {
-        let detail = "cluster.monitor names no address, so ping_interval, ping_max and the topology cannot be read";
+        let detail = "cluster.monitor names no address, so ping_interval, ping_max, sync_interval, max_payload and the topology cannot be read";
         findings.push(Finding::new("cluster.monitor", Came::Warning, detail));
     }
     for address in &config.cluster.monitor {
         match varz(address).await {
-            Ok(varz) => findings.extend(judge(&varz)),
+            Ok(varz) => findings.extend(judge(&varz, config)),
             Err(error) => {
-                let detail = format!("ping_interval, ping_max and the topology cannot be read: {error}");
+                let detail = format!(
+                    "ping_interval, ping_max, sync_interval, max_payload and the topology cannot be read: {error}"
+                );
                 findings.push(Finding::new(address, Came::Warning, detail));
             }
         }
@@ -142,7 +160,7 @@ async fn varz(address: &str) -> Result<Varz, String> {
     serde_json::from_slice(&body).map_err(|error| format!("this is not the /varz of a NATS server: {error}"))
 }
 
-fn judge(varz: &Varz) -> Vec<Finding> {
+fn judge(varz: &Varz, config: &Config) -> Vec<Finding> {
     let check = |what: &str, is_well: bool, detail: String| {
         let came = if is_well { Came::Passed } else { Came::Warning };
         Finding::new(format!("{} {what}", varz.server_name), came, detail)
@@ -150,6 +168,11 @@ fn judge(varz: &Varz) -> Vec<Finding> {
     let interval = Duration::from_nanos(varz.ping_interval);
     let pings = interval <= PING_INTERVAL_MAX && varz.ping_max <= PING_MAX;
     let servers = varz.cluster.urls.len();
+    let needed = largest_stored(config);
+    let (is_kept, is_durable) = match &varz.jetstream.config {
+        Some(storage) => (true, storage.sync_always || !keeps_durably(config)),
+        None => (false, false),
+    };
     let apart = varz.gateway.name.is_none() && varz.leaf.port.is_none_or(|port| port == 0);
     vec![
         check(
@@ -158,6 +181,19 @@ fn judge(varz: &Varz) -> Vec<Finding> {
             format!("ping_interval {interval:?}, ping_max {}; at most 2s and {PING_MAX} are needed", varz.ping_max),
         ),
         check("topology", servers == 3, format!("{servers} servers in its cluster; three are needed")),
+        check("JetStream", is_kept, "it has to be on: jetstream { store_dir: … }".to_owned()),
+        check(
+            "sync_interval",
+            is_durable,
+            "channels with history or retain need jetstream { sync_interval: always }: otherwise the loss of power of two \
+             servers loses what was acknowledged"
+                .to_owned(),
+        ),
+        check(
+            "max_payload",
+            varz.max_payload >= needed,
+            format!("{}; what is kept needs limits.message_bytes and 16 KiB, {needed}", varz.max_payload),
+        ),
         check("links", apart, "gateways and leaf nodes are not for clusters of brokers".to_owned()),
     ]
 }
