@@ -128,6 +128,7 @@ fn start(nats: &Path, crowd: usize) {
         (begun.elapsed(), broker)
     };
     let (without, broker) = timed();
+    let alone = broker.resident();
     drop(broker);
     let mut sessions: Vec<_> =
         (0..crowd).map(|number| Peer::of_broker(&first.address, "gadget", &format!("agent-{number}"), true)).collect();
@@ -135,8 +136,10 @@ fn start(nats: &Path, crowd: usize) {
     let mut publisher = Peer::of_broker(&second.address, "publisher", &format!("agent-{}", crowd - 1), false);
     publisher.publish();
     sessions.last_mut().unwrap().receive();
+    let each = second.resident().saturating_sub(alone) / crowd;
     println!(
-        "a node that starts accepts sessions after {:.2} s; beside one with {crowd} sessions of as many users, after {:.2} s",
+        "a node that starts accepts sessions after {:.2} s; beside one with {crowd} sessions of as many users, after {:.2} s, \
+         with {each} bytes more for each of them",
         without.as_secs_f64(),
         with.as_secs_f64()
     );

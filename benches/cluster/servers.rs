@@ -83,6 +83,13 @@ impl Broker {
     pub(crate) fn cpu(&self) -> Duration {
         self.process.cpu()
     }
+
+    /// Its resident memory, in bytes.
+    pub(crate) fn resident(&self) -> usize {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.process.child.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        1024 * line.split_ascii_whitespace().next().unwrap().parse::<usize>().unwrap()
+    }
 }
 
 impl Process {

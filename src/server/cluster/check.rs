@@ -197,3 +197,54 @@ fn judge(varz: &Varz, config: &Config) -> Vec<Finding> {
         check("links", apart, "gateways and leaf nodes are not for clusters of brokers".to_owned()),
     ]
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::config::Channel;
+
+    fn good() -> Value {
+        json!({
+            "server_name": "nats-1", "ping_interval": 1_000_000_000, "ping_max": 2, "max_payload": 1 << 20,
+            "jetstream": { "config": { "sync_always": true } }, "gateway": {}, "leaf": {},
+            "cluster": { "urls": ["one:6222", "two:6222", "three:6222"] }
+        })
+    }
+
+    /// What is not as it should be, without the server's name.
+    fn warnings(varz: Value, config: &Config) -> Vec<String> {
+        let findings = judge(&serde_json::from_value(varz).unwrap(), config);
+        let bad = findings.into_iter().filter(|it| it.outcome != Came::Passed);
+        bad.map(|it| it.what.strip_prefix("nats-1 ").unwrap().to_owned()).collect()
+    }
+
+    #[test]
+    fn each_setting_that_a_cluster_needs_is_looked_at() {
+        let mut config = Config::default();
+        config.limits.message_bytes = 512 << 10;
+        config.channels = [("Queue".to_owned(), Channel { retain_durable: true, ..Channel::default() })].into();
+        assert_eq!(warnings(good(), &config), [""; 0]);
+        let check = |key: &str, value: Value, warning: &str| {
+            let mut varz = good();
+            varz[key] = value;
+            assert_eq!(warnings(varz, &config), [warning], "{key}");
+        };
+        check("ping_interval", json!(3_000_000_000_u64), "pings");
+        check("ping_max", json!(3), "pings");
+        check("max_payload", json!(512 << 10), "max_payload");
+        check("cluster", json!({ "urls": ["one:6222"] }), "topology");
+        check("gateway", json!({ "name": "east" }), "links");
+        check("leaf", json!({ "port": 7422 }), "links");
+        check("jetstream", json!({ "config": { "sync_always": false } }), "sync_interval");
+        let mut without = good();
+        without["jetstream"] = json!({});
+        assert_eq!(warnings(without, &config), ["JetStream", "sync_interval"]);
+        // Nothing that is kept has to outlive a loss of power.
+        let mut lazy = good();
+        lazy["jetstream"] = json!({ "config": { "sync_always": false } });
+        config.channels.clear();
+        assert_eq!(warnings(lazy, &config), [""; 0]);
+    }
+}
