@@ -338,6 +338,11 @@ impl Peer {
     }
 
     /// What others see of it.
+    /// Bytes that it has not acknowledged.
+    pub(super) fn window_bytes(&self) -> usize {
+        self.outgoing.window_bytes()
+    }
+
     pub(super) fn view(&self) -> PeerView<'_> {
         PeerView {
             node: &self.about.node,

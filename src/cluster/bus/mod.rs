@@ -23,7 +23,7 @@ use super::peer::{Peer, Report};
 use super::seal::{SEAL_BYTES, Sealer};
 use super::{
     BrokenWhy, BusCounts, BusEvent, BusSettings, DIGEST_BYTES_MAX, Incarnation, LostWhy, NoLink, NodeId, Number,
-    PeerView, Refusal, Seed, VERSIONS, beats_subject, node_subject,
+    PeerState, PeerView, Refusal, Seed, VERSIONS, beats_subject, node_subject,
 };
 
 /// How often a node has a beat.
@@ -229,6 +229,20 @@ impl Bus {
     pub fn acknowledged(&self, node: &NodeId) -> Option<Number> {
         let at = position(&self.peers, node).ok()?;
         self.peers.get(at).filter(|peer| !peer.is_lost()).map(Peer::acknowledged)
+    }
+
+    /// Returns whether the window of a peer is over half full.
+    #[must_use]
+    pub fn is_over_half(&self, node: &NodeId) -> bool {
+        let peer = position(&self.peers, node).ok().and_then(|at| self.peers.get(at));
+        peer.is_some_and(|peer| peer.window_bytes() * 2 > self.link_bytes)
+    }
+
+    /// Returns whether there is a link to every live peer, and something of each arrived in the last `within`.
+    #[must_use]
+    pub fn is_complete(&self, now: Instant, within: Duration) -> bool {
+        let mut others = self.peers().filter(|peer| peer.live && peer.state != PeerState::Lost);
+        others.all(|peer| peer.state == PeerState::Linked && now.saturating_duration_since(peer.last_heard) <= within)
     }
 
     /// Returns the peers, sorted by name.

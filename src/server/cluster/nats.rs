@@ -33,6 +33,9 @@ const PUBLISH_WAIT: Duration = Duration::from_millis(200);
 /// A timer that waits for nothing.
 const IDLE: Duration = Duration::from_secs(1);
 
+/// How often others are told how busy handlers are, at most.
+const LOADS_EVERY: Duration = Duration::from_millis(500);
+
 /// How many messages are handled before the other direction has its turn.
 const TURN: usize = 256;
 
@@ -173,6 +176,8 @@ struct Node<'a> {
     own: Subscriber,
     /// The incarnation whose messages `own` brings.
     incarnation: Incarnation,
+    /// When the others are told next how busy handlers are.
+    loads_due: Instant,
 }
 
 /// What one turn of the loop brought.
@@ -195,7 +200,7 @@ impl<'a> Node<'a> {
         plane.set_largest(client.max_payload());
         let (own, beats, incarnation) = plane.subjects();
         let (beats, own) = (client.subscribe(beats).await?, client.subscribe(own).await?);
-        let node = Self { client, plane, router, changed, beats, own, incarnation };
+        let node = Self { client, plane, router, changed, beats, own, incarnation, loads_due: Instant::now() };
         node.connected();
         Ok(node)
     }
@@ -228,6 +233,7 @@ impl<'a> Node<'a> {
                 }
                 self.happened(event).await;
             }
+            self.announce_loads();
             self.transmit().await;
             if let Some(starting) = &joining
                 && starting.is_over(self.plane)?
@@ -265,6 +271,15 @@ impl<'a> Node<'a> {
                     Some(None) | None => break,
                 }
             }
+        }
+    }
+
+    /// Tells the others how busy handlers are, when it is time. The beats of links let this look often enough.
+    fn announce_loads(&mut self) {
+        let now = Instant::now();
+        if now >= self.loads_due {
+            self.loads_due = now + LOADS_EVERY;
+            self.router.announce_loads();
         }
     }
 
@@ -318,7 +333,10 @@ impl<'a> Node<'a> {
                     tracing::warn!(%node, "another node sent what this one does not understand");
                 }
             }
-            BusEvent::Acknowledged { node, number } => router.peer_acknowledged(node.as_str(), number.0),
+            BusEvent::Acknowledged { node, number } => {
+                router.peer_acknowledged(node.as_str(), number.0);
+                router.peer_window_moved(now, node.as_str());
+            }
             BusEvent::Broken { node, why, since } => {
                 tracing::warn!(%node, ?why, "the link to another node is broken: what was under way is lost");
                 router.peer_broken(now, node.as_str(), lost(since));

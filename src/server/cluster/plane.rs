@@ -17,6 +17,9 @@ use crate::telemetry::metrics::ClusterGauges;
 /// The largest NATS message before NATS has said what it takes.
 const LARGEST: usize = 256 << 10;
 
+/// How old what is known of another node may be.
+const FRESH: Duration = Duration::from_millis(250);
+
 /// The links, and what wakes the thread that serves them.
 pub(super) struct Plane {
     bus: Mutex<Bus>,
@@ -206,5 +209,13 @@ impl Backplane for Plane {
             tracing::debug!(%node, %error, "no snapshot was sent");
         }
         self.wake.notify_one();
+    }
+
+    fn is_over_half(&self, node: &str) -> bool {
+        NodeId::new(node).is_some_and(|node| self.bus.lock().is_over_half(&node))
+    }
+
+    fn is_complete(&self) -> bool {
+        self.bus.lock().is_complete(self.now(), FRESH)
     }
 }
