@@ -78,6 +78,8 @@ pub struct Bus {
     cut_off: bool,
     started: Instant,
     joining: Joining,
+    /// The live node of the same name that was told last.
+    namesake: Option<Incarnation>,
     events: VecDeque<BusEvent>,
     counts: BusCounts,
 }
@@ -110,6 +112,7 @@ impl Bus {
             cut_off: false,
             started: now,
             joining: Joining::default(),
+            namesake: None,
             events: VecDeque::new(),
             counts: BusCounts::default(),
         }
@@ -284,7 +287,9 @@ impl Bus {
         if now <= self.beat_at + PAUSE {
             return;
         }
-        let since = self.beat_at;
+        // What was under way then is lost, too.
+        let complete = self.peers.iter().filter(|peer| !peer.is_lost()).map(Peer::complete);
+        let since = complete.fold(self.beat_at, Instant::min);
         self.counts.paused += 1;
         self.incarnation = self.chance.incarnation();
         self.peers.clear();
@@ -292,7 +297,9 @@ impl Bus {
         (self.beat_at, self.beat_due) = (now, true);
         (self.own_beat, self.own_counter) = (now, 0);
         // Messages that the caller has not taken are as old as those that were not received.
-        let own = |event: &BusEvent| matches!(event, BusEvent::CutOff | BusEvent::Restored | BusEvent::Refused(_));
+        let own = |event: &BusEvent| {
+            matches!(event, BusEvent::CutOff | BusEvent::Restored | BusEvent::Refused(_) | BusEvent::NameShared { .. })
+        };
         self.events.retain(own);
         self.events.push_back(BusEvent::Paused { since });
     }

@@ -50,7 +50,9 @@ impl Router {
     #[cold]
     fn forward_to_peers(&self, now: Instant, sender: &Session, envelope: &Envelope<'_>, scope: SentScope<'_>) -> usize {
         let Some(cluster) = &self.cluster else { return 0 };
-        let event = Sent { sender: sender.number, source: &sender.source, scope, text: envelope.text() };
+        // A call over HTTP has its answer before a report could arrive.
+        let number = if sender.is_call() { 0 } else { sender.number };
+        let event = Sent { sender: number, source: &sender.source, scope, text: envelope.text() };
         let peers = cluster.peers.load();
         let wanting = peers.iter().filter(|peer| peer.wants(&envelope.triple().channel, &event));
         let given = wanting.filter(|peer| cluster.send(peer, &Message::Event(event)).is_some());

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::message::{Id, Message};
 use super::peer::Peer;
+use super::remote::Remote;
 use crate::router::Router;
 use crate::router::session::Session;
 
@@ -59,6 +60,19 @@ impl LoadNote {
     }
 }
 
+impl Peer {
+    /// It says how busy handlers are.
+    pub(super) fn set_loads(&self, loads: &[Load]) {
+        for load in loads {
+            if let Some(stand_in) = self.stand_in(load.session)
+                && let Some(remote) = stand_in.remote()
+            {
+                remote.set_load(load.requests);
+            }
+        }
+    }
+}
+
 impl Router {
     /// A session of this node is a handler: from now on, its load is announced.
     pub(super) fn watch_load(&self, session: &Session) {
@@ -95,17 +109,6 @@ impl Router {
             }
         }
     }
-
-    /// A peer says how busy handlers are.
-    pub(super) fn loads_from(&self, peer: &Peer, loads: &[Load]) {
-        for load in loads {
-            if let Some(stand_in) = peer.stand_in(load.session)
-                && let Some(remote) = stand_in.remote()
-            {
-                remote.set_load(load.requests);
-            }
-        }
-    }
 }
 
 /// How many requests a session has, and how many of them sessions of each peer asked.
@@ -125,7 +128,6 @@ fn requests_of(session: &Session) -> (usize, BTreeMap<*const Peer, usize>) {
 impl Session {
     /// The number of requests that it was given and has not answered, as far as this node knows.
     pub(in crate::router) fn load(&self) -> usize {
-        let elsewhere = self.remote().map_or(0, |remote| remote.load());
-        self.busy() + elsewhere
+        self.busy() + self.remote().map_or(0, Remote::load)
     }
 }

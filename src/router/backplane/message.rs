@@ -74,6 +74,8 @@ pub(in crate::router) enum Message<'a> {
     },
     /// A queue over half of which was told is under half.
     Relieved { receiver: Id },
+    /// A message of the program, which is not about sessions.
+    Control(#[serde(borrow)] &'a [u8]),
 }
 
 /// A session, by its id on the wire.
@@ -223,6 +225,7 @@ impl Message<'_> {
             | Self::Loads(_)
             | Self::Pressed { .. }
             | Self::Relieved { .. } => 0,
+            Self::Control(bytes) => bytes.len(),
         };
         // Never grown where a text may be secret, which would leave a copy behind.
         let buffer = Vec::with_capacity(text + ROOM);

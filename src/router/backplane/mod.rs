@@ -48,6 +48,9 @@ pub trait Backplane: Send + Sync {
     /// Gives a snapshot to the link to a node, which begins with it.
     fn send_snapshot(&self, node: &str, message: Zeroizing<Vec<u8>>);
 
+    /// Takes a message that the program of another node gave to [`Router::send_control`].
+    fn take_control(&self, node: &str, message: &[u8]);
+
     /// Returns whether the window of the link to a node is over half full.
     fn is_over_half(&self, node: &str) -> bool;
 
@@ -158,6 +161,12 @@ impl Router {
         }
     }
 
+    /// Gives the program of another node a message that is not about sessions. Returns `false` if there is no link.
+    pub fn send_control(&self, node: &str, message: &[u8]) -> bool {
+        let peer = self.cluster.as_ref().and_then(|cluster| cluster.peer(node));
+        peer.is_some_and(|peer| peer.send(&Message::Control(message)))
+    }
+
     /// A message arrived by the link to a node. Returns `false` if it cannot be read.
     pub fn peer_says(&self, now: Instant, node: &str, bytes: &[u8]) -> bool {
         let Some(peer) = self.cluster.as_ref().and_then(|cluster| cluster.peer(node)) else { return true };
@@ -175,9 +184,10 @@ impl Router {
             Message::Answer { part, more, text } => self.answer_from(now, &peer, part, more, text),
             Message::Failed { part, code, words } => self.failure_from(now, &peer, part, code, words),
             Message::Cancel { part, late } => self.cancel_from(now, &peer, part, late),
-            Message::Loads(loads) => self.loads_from(&peer, &loads),
+            Message::Loads(loads) => peer.set_loads(&loads),
             Message::Pressed { sender, receiver } => self.pressed_from(now, &peer, sender, receiver),
-            Message::Relieved { receiver } => self.relieved_from(now, &peer, receiver),
+            Message::Relieved { receiver } => peer.relieved(now, receiver),
+            Message::Control(bytes) => peer.take_control(bytes),
         }
         true
     }
@@ -186,9 +196,7 @@ impl Router {
 impl Router {
     /// Returns whether the applications of some live node may be missing, or out of date by more than 250 ms.
     pub fn applications_are_partial(&self) -> bool {
-        self.cluster.as_ref().is_some_and(|cluster| {
-            !cluster.plane.is_complete() || cluster.peers.load().iter().any(|peer| !peer.is_known())
-        })
+        self.cluster.as_ref().is_some_and(|cluster| !cluster.plane.is_complete())
     }
 
     /// Adds the applications of other nodes whose user `fits`, together with those of the same name that are there.

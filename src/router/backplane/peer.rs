@@ -100,9 +100,8 @@ impl Peer {
         }
     }
 
-    /// Whether its snapshot has arrived.
-    pub(super) fn is_known(&self) -> bool {
-        self.is_known.load(Ordering::Acquire)
+    pub(super) fn take_control(&self, message: &[u8]) {
+        self.plane.take_control(&self.node, message);
     }
 
     pub(super) fn reports(&self) -> &Reports {

@@ -91,13 +91,25 @@ impl Wake for Report {
     }
 }
 
+impl Peer {
+    /// The queue of one of its sessions is under half.
+    pub(super) fn relieved(&self, now: Instant, receiver: Id) {
+        if let Some(receiver) = self.stand_in(receiver) {
+            receiver.outbox().set_pressed(now, false);
+        }
+    }
+}
+
 /// The adapters of this node, by number: they publish, but nobody announces them.
 #[derive(Default)]
 pub(super) struct Adapters(Mutex<BTreeMap<u64, Weak<Session>>>);
 
 impl Router {
-    /// Tells a peer that messages of one of its sessions have filled these queues over half.
+    /// Tells a peer that messages of one of its sessions have filled these queues over half. `sender` 0: none that waits.
     pub(super) fn report_pressed(&self, now: Instant, peer: &Arc<Peer>, sender: u64, pressed: &[Arc<Session>]) {
+        if sender == 0 {
+            return;
+        }
         for receiver in pressed {
             let id = *receiver.id.as_bytes();
             let mut reports = peer.reports().lock();
@@ -141,13 +153,6 @@ impl Router {
         let adapter = || cluster.adapters.0.lock().get(&sender).and_then(Weak::upgrade);
         if let Some(sender) = cluster.announced.session(sender).or_else(adapter) {
             sender.pressed.note(&receiver);
-        }
-    }
-
-    /// The queue of a session of a peer is under half.
-    pub(super) fn relieved_from(&self, now: Instant, peer: &Peer, receiver: Id) {
-        if let Some(receiver) = peer.stand_in(receiver) {
-            receiver.outbox().set_pressed(now, false);
         }
     }
 

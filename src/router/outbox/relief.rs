@@ -65,7 +65,7 @@ impl Outbox {
         Poll::Pending
     }
 
-    /// Whether the queue is over half, and publishers have not waited for it in vain.
+    /// Whether the queue is over half, and publishers wait for it still.
     pub(in crate::router) fn holds_publishers(&self) -> bool {
         let state = self.state.lock();
         let is_in_vain = state.holdup.as_ref().is_some_and(|holdup| holdup.is_in_vain());

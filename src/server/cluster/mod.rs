@@ -3,7 +3,7 @@
 //!
 //! `nats` connects, and is the only place that waits for NATS. `plane` has the links, which the router gives messages to.
 //! `check` says whether NATS is set up for nodes, `joining` is the start of a node, until it may accept sessions; `digest` is
-//! what has to be the same on all nodes, `clock` a clock that does not stop while the machine sleeps.
+//! what has to be the same on all nodes, `reload` reads the configuration of all again, `clock` a clock that does not stop while the machine sleeps.
 
 pub mod check;
 mod clock;
@@ -11,6 +11,7 @@ mod digest;
 mod joining;
 mod nats;
 mod plane;
+mod reload;
 
 use std::io;
 use std::sync::{Arc, mpsc};
@@ -167,6 +168,11 @@ impl Cluster {
         self.plane.is_well()
     }
 
+    /// Says from now on that this is what all nodes have in common.
+    pub(super) fn digest_changed(&self, digest: Vec<u8>) {
+        self.plane.digest_changed(digest);
+    }
+
     /// What metrics show of the cluster.
     pub(super) fn gauges(&self) -> ClusterGauges {
         self.plane.gauges()
@@ -185,6 +191,11 @@ impl Cluster {
             tracing::error!("the thread of the cluster has failed");
         }
     }
+}
+
+/// What has to be the same on all nodes, of the configuration of a node; empty if it is none.
+pub(super) fn digest_of(config: &Config) -> Vec<u8> {
+    if config.cluster.is_on() { digest::of(config) } else { Vec::new() }
 }
 
 /// The first key that differs between two configurations of a node and has to be the same on all nodes.

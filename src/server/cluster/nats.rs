@@ -360,6 +360,11 @@ impl<'a> Node<'a> {
                 plane.set_cut_off(false);
                 router.set_cut_off(now, false);
             }
+            BusEvent::NameShared { incarnation } => tracing::error!(
+                node = %plane.node(),
+                %incarnation,
+                "another live node has the name of this one, because they could not reach each other at start: stop one of them"
+            ),
             BusEvent::Refused(refusal) => tracing::error!(?refusal, "this node is refused by the cluster"),
         }
     }

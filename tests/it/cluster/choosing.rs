@@ -102,7 +102,7 @@ fn the_least_busy_handler_of_other_nodes_is_chosen() {
     for _ in 0..2 {
         nodes.send(1, &there, &dial).unwrap();
     }
-    taken([2, 0], "it is on the asker's node");
+    taken([2, 0], "it is on the node that asks");
     announce();
     for _ in 0..2 {
         nodes.send(0, &here, &dial).unwrap();

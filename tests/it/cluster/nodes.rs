@@ -57,6 +57,10 @@ impl Backplane for Links {
         self.under_way[to].lock().push_back((self.node, Packet::Snapshot(message.to_vec())));
     }
 
+    fn take_control(&self, _node: &str, _message: &[u8]) {
+        // A router has no program around it here.
+    }
+
     fn is_over_half(&self, node: &str) -> bool {
         self.over_half.lock()[number(node)]
     }

@@ -133,6 +133,11 @@ fn no_publisher_is_forgotten_when_many_threads_fill_and_empty_queues() {
             move || {
                 let mut all = Vec::new();
                 for _ in 0..EVENTS {
+                    {
+                        // Reports arrive between the messages of a publisher.
+                        let _one_thread_receives = inbox.lock();
+                        nodes.deliver_one(0);
+                    }
                     let routed = nodes.node(0).send(publisher, &event("Calls/Call/Ringing", "")).unwrap();
                     for receiver in routed.pressed {
                         let (reliefs, _) = receiver.outbox().begin_wait(nodes.node(0).now);
