@@ -12,7 +12,7 @@ test *ARGS:
 
 # The simulation with more seeds than a test run has; for as long as it takes
 simulate SEEDS="5000":
-    SIMULATION_SEEDS={{SEEDS}} cargo test --locked --test it -- model::simulation::every model::commits::every
+    SIMULATION_SEEDS={{SEEDS}} cargo test --locked --test it -- model::simulation::every model::commits::every cluster::simulation::every
 
 # A broker with durable channels that is killed again and again; for as long as it takes
 kills KILLS="5000":

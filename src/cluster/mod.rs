@@ -251,13 +251,19 @@ pub enum BusEvent {
     /// This node's own clock stood still. It has a new incarnation, and no peers: subscribe to [`Bus::node_subject`] again.
     /// No [`BusEvent::Lost`] follows for the peers that it had.
     Paused {
-        /// The last beat before the pause.
+        /// Nothing is missing that peers sent before.
         since: Instant,
     },
     /// This node has not received its own beats for 2 s.
     CutOff,
     /// It receives them again.
     Restored,
+    /// Another live node has this node's name: they came together after both had started, and have no link. To others, each
+    /// of them seems to restart whenever the other one is found.
+    NameShared {
+        /// The other node's incarnation.
+        incarnation: Incarnation,
+    },
     /// This node cannot join the cluster. Only a starting node gets this, once.
     Refused(Refusal),
 }

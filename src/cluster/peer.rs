@@ -339,6 +339,16 @@ impl Peer {
     }
 
     /// What others see of it.
+    /// The time before which nothing that it sent is missing.
+    pub(super) fn complete(&self) -> Instant {
+        self.incoming.complete()
+    }
+
+    /// Bytes that it has not acknowledged.
+    pub(super) fn window_bytes(&self) -> usize {
+        self.outgoing.window_bytes()
+    }
+
     pub(super) fn view(&self) -> PeerView<'_> {
         PeerView {
             node: &self.about.node,

@@ -116,7 +116,9 @@ impl Connection {
     fn registered(&mut self, now: Instant, command: Command, router: &Router) -> Answer {
         let Some(session) = self.session() else { return Err(impossible("a command without a session")) };
         match command {
-            Command::ListApplications => Ok(applications(&router.applications(session))),
+            Command::ListApplications => {
+                Ok(applications(&router.applications(session), router.applications_are_partial()))
+            }
             Command::SetState(state) => {
                 router.set_state(now, session, state);
                 Ok(DONE)
@@ -234,7 +236,7 @@ fn explain(now: Instant, session: &Arc<Session>, question: &Explain, json_depth:
     Ok(router.explain_to_sender(now, session, &envelope, about.as_ref()).on_the_wire())
 }
 
-fn applications(rows: &[Application]) -> Value {
+fn applications(rows: &[Application], is_partial: bool) -> Value {
     let rows: Vec<Value> = rows
         .iter()
         .map(|row| {
@@ -247,7 +249,10 @@ fn applications(rows: &[Application]) -> Value {
             })
         })
         .collect();
-    json!({ "Applications": rows })
+    match is_partial {
+        true => json!({ "Applications": rows, "Partial": true }),
+        false => json!({ "Applications": rows }),
+    }
 }
 
 fn subscriptions(rows: &[Listed]) -> Value {

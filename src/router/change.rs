@@ -140,6 +140,7 @@ impl Router {
             self.note_unsubscribed(now, subscription, Some(reason));
             self.unlist(now, subscription);
         }
+        self.announce_permissions(session);
         self.take_back(now, session, &dropped);
         tracing::debug!(
             source = &*session.source,

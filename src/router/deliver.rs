@@ -57,6 +57,9 @@ impl Router {
         match outcome {
             Ok(mut routed) => {
                 routed.secret |= facts.protected;
+                if is_request && self.is_clustered() {
+                    sender.pressed.take(&mut routed.pressed);
+                }
                 Ok(routed)
             }
             Err(refusal) => {

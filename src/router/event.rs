@@ -59,13 +59,16 @@ impl Router {
             Some(published) => published,
             None if envelope.retain() => self.publish_retained(now, sender, envelope, scope, facts)?,
             None => {
-                let mut forms = Forms::new(envelope, &sender.source, scope);
+                let mut forms = Forms::new(envelope, &sender.source, scope).by(sender.number);
                 let delivered = self.give_to_all(now, sender, matches, &mut forms, facts);
                 Published { delivered, exact: matches.exact, kept: None }
             }
         };
-        let Published { delivered: Delivered { receivers, deliveries, pressed }, exact, kept } = published;
-        let nodes = self.forward(&sender.source, envelope, scope.into());
+        let Published { delivered: Delivered { receivers, deliveries, mut pressed }, exact, kept } = published;
+        let nodes = self.forward(now, sender, envelope, scope.into());
+        if nodes.is_some() {
+            sender.pressed.take(&mut pressed);
+        }
         let gets_receipt = envelope.id().is_some() || sender.is_call();
         let hint = if gets_receipt && !exact && nodes.is_none_or(|nodes| nodes == 0) {
             self.hint(now, sender, envelope, scope, facts, receivers)
@@ -147,13 +150,16 @@ impl Router {
             }
             None => {
                 let matches = if is_for_all { self.subscribers_of_all(facts) } else { self.subscribers(facts, scope) };
-                let mut forms = Forms::new(envelope, &adapter.source, scope);
+                let mut forms = Forms::new(envelope, &adapter.source, scope).by(adapter.number);
                 (self.give_to_all(now, adapter, &matches, &mut forms, facts), None)
             }
         };
-        let Delivered { receivers, deliveries, pressed } = delivered;
+        let Delivered { receivers, deliveries, mut pressed } = delivered;
         let sent = if is_for_all { SentScope::All } else { scope.into() };
-        let nodes = self.forward(&adapter.source, envelope, sent);
+        let nodes = self.forward(now, adapter, envelope, sent);
+        if nodes.is_some() {
+            adapter.pressed.take(&mut pressed);
+        }
         let receipt = Some(Receipt { receivers, hint: None, kept, nodes });
         let routed = Routed { receipt, pressed, deliveries, ..Routed::default() };
         self.observe(now, adapter, envelope, facts, (Expected::EVENT, Ok(&routed)));

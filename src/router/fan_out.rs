@@ -103,6 +103,9 @@ impl Delivery {
     #[inline(never)]
     fn push_checked(&self, subscription: &Subscription, forms: &mut Forms<'_>) -> Result<Pressure, PushError> {
         if let Some(remote) = subscription.session.remote() {
+            if !subscription.may_receive(forms.envelope.triple(), forms.scope) {
+                return Err(PushError::Forbidden);
+            }
             let is_given = remote.event(subscription, &forms.sent());
             return if is_given { Ok(Pressure::Relieved) } else { Err(PushError::Closed) };
         }

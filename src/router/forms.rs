@@ -12,6 +12,8 @@ use crate::websocket::Frame;
 pub(super) struct Forms<'e> {
     pub(super) envelope: &'e Envelope<'e>,
     source: &'e str,
+    /// The number of the session that sent it, if that can wait for queues on other nodes; otherwise 0.
+    sender: u64,
     pub(super) scope: Scope<'e>,
     /// Its place in a log, if its channel has history.
     position: Option<&'e Position>,
@@ -21,7 +23,12 @@ pub(super) struct Forms<'e> {
 
 impl<'e> Forms<'e> {
     pub(super) fn new(envelope: &'e Envelope<'e>, source: &'e str, scope: Scope<'e>) -> Self {
-        Self { envelope, source, scope, position: None, plain: None, attributed: None }
+        Self { envelope, source, sender: 0, scope, position: None, plain: None, attributed: None }
+    }
+
+    /// The forms of an event of the session with this number, which waits for queues on other nodes that it fills.
+    pub(super) fn by(self, sender: u64) -> Self {
+        Self { sender, ..self }
     }
 
     /// The forms of an event that is in a log.
@@ -68,7 +75,7 @@ impl<'e> Forms<'e> {
 
     /// The event as it crosses a link.
     pub(super) fn sent(&self) -> Sent<'_> {
-        Sent { source: self.source, scope: self.scope.into(), text: self.envelope.text() }
+        Sent { sender: self.sender, source: self.source, scope: self.scope.into(), text: self.envelope.text() }
     }
 
     /// The text of what is kept, without mark and place.

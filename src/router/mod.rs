@@ -36,12 +36,12 @@
 //! 15. `Index::by_key`, a shard, then `Index::counts`.
 //! 16. `Peer::sessions`. Held over the making of a stand-in.
 //! 17. `Announced`, then `Acknowledged` of one peer. Held over the messages that tell all peers of a change.
-//! 18. `Outbox::state`. Held over the check whether its session may receive a frame. Tasks are woken after its release.
+//! 18. `Peer::reports`, then `Outbox::state`. Held over the check whether its session may receive a frame. Tasks are woken after its release.
 //! 19. `Session::permissions`, `Session::proof`, `Session::address`, `HintAllowance::full_at`, `Hints::logged`, `Ids::random`,
 //!     `Commits::queue`, `Forgotten::lost`, `DiskReads`, `PendingCommits::waiting`, `EndedSessions`, `Resumes::away`,
 //!     `Resumes::by_id`, a shard, those of `resume::kept`, `Calls`, `Call::state`,
-//!     `Peer::wants`, `Peer::leaving`, `Peer::asked`, `CutOff::state`, those of a [`Backplane`]. No other lock is taken while one of them is
-//!     held.
+//!     `Peer::wants`, `Peer::leaving`, `Peer::asked`, `CutOff::state`, `ChangedLoads`, `PressedElsewhere::receivers`,
+//!     `Adapters`, those of a [`Backplane`]. No other lock is taken while one of them is held.
 //! 20. `Taps::list`, then `Queue::waiting` of one tap; and a ring of the flight recorder, which a worker takes only if nobody
 //!     has it, or for some microseconds. No other lock is taken while one of them is held.
 
@@ -424,7 +424,9 @@ impl Router {
             Identity::unproved(Principal::Service, Permissions { handle: Permission::All, ..Permissions::default() });
         let source = OWN_SOURCE.to_owned();
         let registration = Registration { source, identity, echo: false, address: None, outbox, will: None };
-        Arc::new(self.session(now, Role::Adapter, registration, door))
+        let adapter = Arc::new(self.session(now, Role::Adapter, registration, door));
+        self.note_adapter(&adapter);
+        adapter
     }
 
     fn session(&self, now: Instant, role: Role, registration: Registration, door: Option<Arc<dyn Door>>) -> Session {
@@ -463,7 +465,7 @@ impl Router {
     pub fn deadline(&self) -> Option<Instant> {
         self.requests.deadline(|| {
             let others = self.resume_deadline().into_iter().chain(self.history.deadline());
-            others.chain(self.cut_off_deadline()).min()
+            others.chain(self.cut_off_deadline()).chain(self.pressure_deadline()).min()
         })
     }
 

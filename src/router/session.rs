@@ -10,6 +10,8 @@ use parking_lot::RwLock;
 
 use crate::auth::{Identity, Permissions, Principal, Proof, Rights, Users};
 use crate::router::activity::Activity;
+use crate::router::backplane::load::LoadNote;
+use crate::router::backplane::pressure::PressedElsewhere;
 use crate::router::backplane::remote::Remote;
 use crate::router::call::Call;
 use crate::router::commit::PendingCommits;
@@ -115,6 +117,10 @@ pub struct Session {
     pub(super) call: Option<Box<Call>>,
     /// What makes it the stand-in of a session of another node.
     pub(super) remote: Option<Box<Remote>>,
+    /// Notes for other nodes that its load has changed.
+    pub(super) load: LoadNote,
+    /// The receivers on other nodes for which it has to wait.
+    pub(super) pressed: PressedElsewhere,
 }
 
 /// The subscriptions and open requests of a session. They end with it.
@@ -178,6 +184,8 @@ impl Session {
             pace: Pace::default(),
             call: None,
             remote: None,
+            load: LoadNote::default(),
+            pressed: PressedElsewhere::default(),
         }
     }
 
@@ -367,6 +375,7 @@ impl Session {
         let before = holds.given.insert(pending.id, Arc::clone(pending));
         debug_assert!(before.is_none(), "a session is given a request once");
         self.busy.fetch_add(1, Ordering::Relaxed);
+        self.load.note(self.number);
         Ok(())
     }
 
@@ -376,6 +385,7 @@ impl Session {
         let released = holds.given.remove(&request);
         debug_assert!(released.is_some(), "a handler holds the request that it was given");
         self.busy.fetch_sub(1, Ordering::Relaxed);
+        self.load.note(self.number);
     }
 
     /// Returns a request that it was given and has not answered.

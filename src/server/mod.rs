@@ -324,6 +324,7 @@ impl Server {
         broker.service_manager.ready();
         broker.watch_for_service_manager();
         broker.watch_certificate();
+        broker.serve_reloads();
         let served_and_drained = async {
             tokio::select! {
                 () = shutdown => {}

@@ -57,6 +57,17 @@ pub struct Reloaded {
     pub sessions: Reviewed,
     /// What the operator should know of the new configuration.
     pub warnings: Vec<String>,
+    /// What has to be the same on all nodes of the cluster; empty if there is none.
+    pub(super) digest: Vec<u8>,
+}
+
+/// Whether the nodes of a cluster have agreed on a configuration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Agreement {
+    /// Only this node has it.
+    None,
+    /// All nodes have agreed on it, or are about to.
+    All,
 }
 
 /// Why a reload was refused. Nothing of it is in force.
@@ -73,10 +84,51 @@ pub enum ReloadError {
     Restart(Vec<String>),
     /// This key has changed, and has to be the same on all nodes of the cluster.
     #[error(
-        "{0} has changed, and has to be the same on all nodes of the cluster: change it in the files of all, then restart \
-         them all"
+        "{0} has changed, and has to be the same on all nodes of the cluster: change it in the files of all, then reload \
+         them all with 'switchboard reload --cluster'"
     )]
     OfTheCluster(String),
+    /// This broker is not a node of a cluster.
+    #[error("this broker is not a node of a cluster: the configuration has no [cluster]")]
+    NoCluster,
+    /// A reload of all nodes is under way.
+    #[error("another reload of all nodes is under way; try again")]
+    Busy,
+    /// The file of another node was refused there.
+    #[error("the node '{node}': {why}; nothing has changed on any node")]
+    Elsewhere {
+        /// The node.
+        node: String,
+        /// What it says.
+        why: String,
+    },
+    /// The file of another node differs from that of this one.
+    #[error("{key} in the file of the node '{node}' is not what this node's file has; nothing has changed on any node")]
+    Differs {
+        /// The node.
+        node: String,
+        /// The key, which has to be the same on all nodes.
+        key: String,
+    },
+    /// A node does not take part.
+    #[error("the node '{node}' {why}; nothing has changed on any node")]
+    Unreached {
+        /// The node.
+        node: String,
+        /// What is the matter with it.
+        why: &'static str,
+    },
+    /// A node had agreed, and has not put it in force.
+    #[error(
+        "the new configuration is in force here, but perhaps not on the node '{node}' ({why}): 'switchboard nodes' says how \
+         it is; restart it"
+    )]
+    Partly {
+        /// The node.
+        node: String,
+        /// What is known of it.
+        why: String,
+    },
     /// The broker has ended meanwhile.
     #[error("the broker has ended")]
     Ended,
@@ -96,12 +148,27 @@ impl Reloader {
         how: How,
         load: impl FnOnce() -> Result<Config, Mistakes> + Send + 'static,
     ) -> Result<Reloaded, ReloadError> {
+        self.carry_out(how, Agreement::None, load).await
+    }
+
+    pub(super) fn broker(&self) -> &Broker {
+        &self.0
+    }
+
+    /// The same for a configuration on which the nodes of the cluster have agreed, or not.
+    pub(super) async fn carry_out(
+        &self,
+        how: How,
+        agreement: Agreement,
+        load: impl FnOnce() -> Result<Config, Mistakes> + Send + 'static,
+    ) -> Result<Reloaded, ReloadError> {
         let broker = Arc::clone(&self.0);
         if !how.dry_run {
             broker.service_manager.reloading();
         }
         // Files are read. Tasks that it starts belong to the runtime that serves the applications.
-        let outcome = self.0.tasks.spawn_blocking_on(move || broker.reload(how, load), &self.0.runtime).await;
+        let outcome =
+            self.0.tasks.spawn_blocking_on(move || broker.reload(how, agreement, load), &self.0.runtime).await;
         let outcome = outcome.unwrap_or(Err(ReloadError::Ended));
         if !how.dry_run {
             self.0.service_manager.ready();
@@ -277,7 +344,12 @@ impl Broker {
         }
     }
 
-    fn reload(&self, how: How, load: impl FnOnce() -> Result<Config, Mistakes>) -> Result<Reloaded, ReloadError> {
+    fn reload(
+        &self,
+        how: How,
+        agreement: Agreement,
+        load: impl FnOnce() -> Result<Config, Mistakes>,
+    ) -> Result<Reloaded, ReloadError> {
         let mut config = self.config.lock();
         let mut new = load()?;
         let Changes { reload: mut changed, mut restart } = Changes::between(&config, &new);
@@ -294,7 +366,9 @@ impl Broker {
             changed = left.reload;
             restart.sort();
         }
-        if let Some(key) = cluster::changed_for_all(&config, &new) {
+        let digest = cluster::digest_of(&new);
+        let changed_for_all = cluster::changed_for_all(&config, &new);
+        if let Some(key) = changed_for_all.clone().filter(|_| agreement == Agreement::None) {
             return Err(ReloadError::OfTheCluster(key));
         }
         let before = self.in_force.get();
@@ -318,7 +392,7 @@ impl Broker {
         warnings.extend_from_slice(in_force.warnings());
         if how.dry_run {
             let (number, sessions) = (self.router.reloads(), Reviewed::default());
-            return Ok(Reloaded { number, changed, restart, sessions, warnings });
+            return Ok(Reloaded { number, changed, restart, sessions, warnings, digest });
         }
         let opens_tls = matches!(tls, NextTls::Opened(_));
         if let NextTls::Kept(_, replacement) = tls {
@@ -329,7 +403,10 @@ impl Broker {
             self.watch_certificate();
         }
         *config = new;
-        Ok(Reloaded { number: self.router.reloads(), changed, restart, sessions, warnings })
+        if let Some(cluster) = self.cluster.as_ref().filter(|_| changed_for_all.is_some()) {
+            cluster.digest_changed(digest.clone());
+        }
+        Ok(Reloaded { number: self.router.reloads(), changed, restart, sessions, warnings, digest })
     }
 
     /// Puts a checked configuration in force in place of the `old` one, and judges live sessions by it.
@@ -442,7 +519,7 @@ impl Verifier for Judge<'_> {
 /// Logs the outcome of a reload: names of keys, never values.
 fn log(outcome: &Result<Reloaded, ReloadError>) {
     match outcome {
-        Ok(Reloaded { number, changed, restart, sessions, warnings }) => {
+        Ok(Reloaded { number, changed, restart, sessions, warnings, digest: _ }) => {
             let Reviewed { ended, changed: rights, expiring } = sessions;
             let keys = changed.join(", ");
             for warning in warnings {

@@ -2,7 +2,7 @@
 
 use clap::Args;
 use reqwest::Method;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::client::{Arguments, Client};
 use crate::cli::Exit;
@@ -14,13 +14,18 @@ use crate::cli::output::{self, Output};
 Examples:
   switchboard reload --dry-run
   switchboard reload --config /etc/switchboard/switchboard.toml
+  switchboard reload --cluster
 
 The broker reads the configuration and its files again, checks all of it, and puts all of it in force or nothing, as at SIGHUP. \
---config says where its admin API and the token are. A key that needs a restart refuses the reload. It needs a token that may act.")]
+--config says where its admin API and the token are. A key that needs a restart refuses the reload. With --cluster, every node of the cluster reads its own file, and all of them put \
+theirs in force or none does: they have to agree on the keys that are the same everywhere. It needs a token that may act.")]
 pub(crate) struct Reload {
     /// Check everything and say what would change, and change nothing
     #[arg(long)]
     dry_run: bool,
+    /// Reload all nodes of the cluster, or none
+    #[arg(long)]
+    cluster: bool,
     /// Print the answer as JSON
     #[arg(long)]
     json: bool,
@@ -32,7 +37,8 @@ pub(crate) struct Reload {
 pub(crate) async fn run(arguments: Reload, output: &mut Output) -> anyhow::Result<Exit> {
     let client = Client::open(&arguments.admin)?;
     let path = if arguments.dry_run { "/v1/reload?dry_run=true" } else { "/v1/reload" };
-    let answer = client.call(Method::POST, path, None, None).await?.body;
+    let body = arguments.cluster.then(|| json!({ "cluster": true }));
+    let answer = client.call(Method::POST, path, body.as_ref(), None).await?.body;
     let names = |key: &str| -> Vec<&str> {
         answer.get(key).and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).collect()
     };

@@ -23,7 +23,7 @@ use super::peer::{Peer, Report};
 use super::seal::{SEAL_BYTES, Sealer};
 use super::{
     BrokenWhy, BusCounts, BusEvent, BusSettings, DIGEST_BYTES_MAX, Incarnation, LostWhy, NoLink, NodeId, Number,
-    PeerView, Refusal, Seed, VERSIONS, beats_subject, node_subject,
+    PeerState, PeerView, Refusal, Seed, VERSIONS, beats_subject, node_subject,
 };
 
 /// How often a node has a beat.
@@ -78,6 +78,8 @@ pub struct Bus {
     cut_off: bool,
     started: Instant,
     joining: Joining,
+    /// The live node of the same name that was told last.
+    namesake: Option<Incarnation>,
     events: VecDeque<BusEvent>,
     counts: BusCounts,
 }
@@ -110,6 +112,7 @@ impl Bus {
             cut_off: false,
             started: now,
             joining: Joining::default(),
+            namesake: None,
             events: VecDeque::new(),
             counts: BusCounts::default(),
         }
@@ -231,6 +234,20 @@ impl Bus {
         self.peers.get(at).filter(|peer| !peer.is_lost()).map(Peer::acknowledged)
     }
 
+    /// Returns whether the window of a peer is over half full.
+    #[must_use]
+    pub fn is_over_half(&self, node: &NodeId) -> bool {
+        let peer = position(&self.peers, node).ok().and_then(|at| self.peers.get(at));
+        peer.is_some_and(|peer| peer.window_bytes() * 2 > self.link_bytes)
+    }
+
+    /// Returns whether there is a link to every live peer, and something of each arrived in the last `within`.
+    #[must_use]
+    pub fn is_complete(&self, now: Instant, within: Duration) -> bool {
+        let mut others = self.peers().filter(|peer| peer.live && peer.state != PeerState::Lost);
+        others.all(|peer| peer.state == PeerState::Linked && now.saturating_duration_since(peer.last_heard) <= within)
+    }
+
     /// Returns the peers, sorted by name.
     pub fn peers(&self) -> impl Iterator<Item = PeerView<'_>> {
         self.peers.iter().map(Peer::view)
@@ -270,7 +287,9 @@ impl Bus {
         if now <= self.beat_at + PAUSE {
             return;
         }
-        let since = self.beat_at;
+        // What was under way then is lost, too.
+        let complete = self.peers.iter().filter(|peer| !peer.is_lost()).map(Peer::complete);
+        let since = complete.fold(self.beat_at, Instant::min);
         self.counts.paused += 1;
         self.incarnation = self.chance.incarnation();
         self.peers.clear();
@@ -278,7 +297,9 @@ impl Bus {
         (self.beat_at, self.beat_due) = (now, true);
         (self.own_beat, self.own_counter) = (now, 0);
         // Messages that the caller has not taken are as old as those that were not received.
-        let own = |event: &BusEvent| matches!(event, BusEvent::CutOff | BusEvent::Restored | BusEvent::Refused(_));
+        let own = |event: &BusEvent| {
+            matches!(event, BusEvent::CutOff | BusEvent::Restored | BusEvent::Refused(_) | BusEvent::NameShared { .. })
+        };
         self.events.retain(own);
         self.events.push_back(BusEvent::Paused { since });
     }

@@ -174,6 +174,7 @@ fn word(event: &BusEvent) -> String {
         BusEvent::Paused { .. } => "paused".to_owned(),
         BusEvent::CutOff => "cut off".to_owned(),
         BusEvent::Restored => "restored".to_owned(),
+        BusEvent::NameShared { .. } => "name shared".to_owned(),
         BusEvent::Refused(refusal) => format!("refused: {refusal:?}"),
     }
 }

@@ -147,6 +147,9 @@ impl Bus {
             if counts_as_live {
                 self.refuse(Refusal::NameTaken { incarnation });
             }
+            if self.about.live && about.live && self.namesake.replace(incarnation) != Some(incarnation) {
+                self.events.push_back(BusEvent::NameShared { incarnation });
+            }
             return;
         }
         if !VERSIONS.share_one_with(about.versions) {

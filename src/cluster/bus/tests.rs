@@ -390,3 +390,15 @@ fn a_lost_peer_that_is_forgotten_continues_with_higher_numbers() {
     net.exchange();
     assert_eq!(net.words(1), ["broken a: ByPeer", "wanted by a", "snapshot of a", "two"]);
 }
+
+#[test]
+fn two_live_nodes_of_one_name_are_told_once_and_get_no_link() {
+    let mut net = Net::new(&[("a", KEY), ("a", KEY)]);
+    net.cut.extend([(0, 1), (1, 0)]);
+    net.pass(ms(500));
+    net.buses.iter_mut().for_each(|bus| bus.say_live(net.now));
+    net.cut.clear();
+    net.pass(ms(5000));
+    assert_eq!((net.words(0), net.words(1)), (vec!["name shared".to_owned()], vec!["name shared".to_owned()]));
+    assert_eq!(net.buses.iter().map(|bus| bus.peers().count()).sum::<usize>(), 0);
+}

@@ -174,6 +174,7 @@ impl Model {
                 };
                 ensure(changed, || format!("{event:?} twice"))
             }
+            BusEvent::NameShared { incarnation } => Err(format!("the name is shared with {incarnation}")),
             BusEvent::Refused(refusal) => Err(format!("{refusal:?}")),
             BusEvent::SnapshotWanted { node } => {
                 self.held(me, node)?.begun = now;

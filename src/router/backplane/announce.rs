@@ -3,7 +3,7 @@
 //! A peer gets everything in a snapshot when its link begins, then each change. Both happen under one lock, so that the
 //! order in which changes are told is the order in which they happened.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -11,10 +11,11 @@ use parking_lot::Mutex;
 use smallvec::SmallVec;
 
 use super::message::{Application, Change, Message, State, Subscribed};
+use super::narrowing::Narrowing;
 use super::{Backplane, Cluster};
 use crate::router::Router;
 use crate::router::ids::Serial;
-use crate::router::index::{Audience, Subscription, audiences};
+use crate::router::index::{Audience, Observes, Subscription, audiences};
 use crate::router::policy::Policy;
 use crate::router::session::{Role, Session};
 use wire::{BROKER, command};
@@ -99,10 +100,41 @@ impl Announced {
         let current = self.0.lock();
         let wanted = current.wanted.keys().map(|want| want.change(true));
         let sessions = current.sessions.values().map(|session| Change::Joined(application(session)));
-        // Sessions come before their subscriptions.
+        let narrowed: BTreeMap<_, _> = current
+            .chosen
+            .values()
+            .filter(|it| it.is_checked())
+            .map(|it| (*it.session.id.as_bytes(), it.session.permissions()))
+            .collect();
+        let narrowed = narrowed.iter();
+        let narrowed =
+            narrowed.map(|(session, it)| Change::Narrowed { session: *session, narrowing: Narrowing::of(it) });
+        // Sessions come before what narrows them, and that before their subscriptions.
         let chosen = current.chosen.values().map(|it| Change::Subscribed(subscribed(it)));
-        let changes = wanted.chain(sessions).chain(chosen).collect();
+        let changes = wanted.chain(sessions).chain(narrowed).chain(chosen).collect();
         plane.send_snapshot(node, Message::Snapshot { changes }.write());
+        // The peer is told next time how busy they are.
+        let handlers = current.chosen.values().filter(|it| it.is_handler() && it.session.busy() > 0);
+        handlers.for_each(|it| it.session.load.note(it.session.number));
+    }
+
+    /// The announced sessions with these numbers.
+    pub(super) fn sessions(&self, numbers: &BTreeSet<u64>) -> Vec<Arc<Session>> {
+        let current = self.0.lock();
+        numbers.iter().filter_map(|number| current.sessions.get(number).cloned()).collect()
+    }
+
+    /// The announced session with this number.
+    pub(super) fn session(&self, number: u64) -> Option<Arc<Session>> {
+        self.0.lock().sessions.get(&number).cloned()
+    }
+
+    /// Calls `tell` if a session is announced, while nothing else is.
+    pub(super) fn if_announced(&self, session: &Session, tell: impl FnOnce()) {
+        let current = self.0.lock();
+        if current.sessions.contains_key(&session.number) {
+            tell();
+        }
     }
 }
 
@@ -134,12 +166,21 @@ fn subscribed(subscription: &Subscription) -> Subscribed<'_> {
             command::Role::Handler { answers, .. } => Some(answers),
         },
         group: subscription.group.as_deref(),
+        observes: subscription.observes.as_ref().map(|observes| match observes {
+            Observes::User(user) => &**user,
+            Observes::All => "*",
+        }),
     }
+}
+
+/// Whether other nodes choose a subscription.
+pub(super) fn is_chosen(subscription: &Subscription) -> bool {
+    subscription.is_handler() || subscription.group.is_some()
 }
 
 impl Cluster {
     /// Tells every peer a change. `by`: the session that is told only then that it is in force.
-    fn tell_all(&self, by: Option<&Arc<Session>>, change: Change<'_>) {
+    pub(super) fn tell_all(&self, by: Option<&Arc<Session>>, change: Change<'_>) {
         let message = Message::Change(change);
         for peer in self.peers.load().iter() {
             let number = self.send(peer, &message);
@@ -177,9 +218,14 @@ impl Router {
     /// A subscription of this node is in the index.
     pub(in crate::router) fn announce_subscription(&self, subscription: &Arc<Subscription>) {
         let Some(cluster) = &self.cluster else { return };
-        let is_chosen = subscription.is_handler() || subscription.group.is_some();
-        if is_chosen && subscription.session.is_application() {
+        if is_chosen(subscription) && subscription.session.is_application() {
+            if subscription.is_handler() {
+                self.watch_load(&subscription.session);
+            }
             let mut current = cluster.announced.0.lock();
+            if subscription.is_checked() {
+                cluster.tell_narrowing(&subscription.session);
+            }
             current.chosen.insert(subscription.serial, Arc::clone(subscription));
             let by = Some(&subscription.session);
             return cluster.tell_all(by, Change::Subscribed(subscribed(subscription)));

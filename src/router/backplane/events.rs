@@ -10,6 +10,7 @@ use crate::router::forms::Forms;
 use crate::router::index::receivers::Receivers;
 use crate::router::index::{Matches, Subscription};
 use crate::router::recipients::{Origin, may_repeat};
+use crate::router::session::Session;
 use crate::router::{Router, Scope, SubscriptionId};
 use wire::{DecodeLimits, Envelope, decode};
 
@@ -37,25 +38,34 @@ impl Router {
     #[inline]
     pub(in crate::router) fn forward(
         &self,
-        source: &str,
+        now: Instant,
+        sender: &Session,
         envelope: &Envelope<'_>,
         scope: SentScope<'_>,
     ) -> Option<usize> {
         self.cluster.as_ref()?;
-        Some(self.forward_to_peers(source, envelope, scope))
+        Some(self.forward_to_peers(now, sender, envelope, scope))
     }
 
     #[cold]
-    fn forward_to_peers(&self, source: &str, envelope: &Envelope<'_>, scope: SentScope<'_>) -> usize {
+    fn forward_to_peers(&self, now: Instant, sender: &Session, envelope: &Envelope<'_>, scope: SentScope<'_>) -> usize {
         let Some(cluster) = &self.cluster else { return 0 };
-        let event = Sent { source, scope, text: envelope.text() };
+        // A call over HTTP has its answer before a report could arrive.
+        let number = if sender.is_call() { 0 } else { sender.number };
+        let event = Sent { sender: number, source: &sender.source, scope, text: envelope.text() };
         let peers = cluster.peers.load();
         let wanting = peers.iter().filter(|peer| peer.wants(&envelope.triple().channel, &event));
-        wanting.filter(|peer| cluster.send(peer, &Message::Event(event)).is_some()).count()
+        let given = wanting.filter(|peer| cluster.send(peer, &Message::Event(event)).is_some());
+        let pressed = given.inspect(|peer| {
+            if cluster.plane.is_over_half(peer.node()) {
+                self.window_pressed(now, peer, sender);
+            }
+        });
+        pressed.count()
     }
 
     /// An event of a peer, for the sessions here that match it.
-    pub(super) fn event_from(&self, now: Instant, event: &Sent<'_>) {
+    pub(super) fn event_from(&self, now: Instant, peer: &Arc<Peer>, event: &Sent<'_>) {
         let Ok(envelope) = decode(event.text, DecodeLimits::OWN) else { return };
         let facts = self.policy.facts(envelope.triple());
         if facts.protected {
@@ -68,6 +78,7 @@ impl Router {
         let mut forms = Forms::new(&envelope, event.source, event.scope.scope());
         let mut delivery = Delivery::new(now, facts.on_full, may_repeat(&matches, facts.folded));
         self.give_to_each(Origin::Node, &matches, &mut forms, &mut delivery);
+        self.report_pressed(now, peer, event.sender, &delivery.delivered.pressed);
     }
 
     /// An event of a peer, for one member of a group. If that member has gone, another one here gets it, else the peer is told.
@@ -91,6 +102,7 @@ impl Router {
         let chosen = SubscriptionId::from_number(subscription);
         members.sort_by_key(|member| member.id != chosen);
         let is_taken = members.into_iter().any(|member| delivery.push(member, &mut forms));
+        self.report_pressed(now, peer, event.sender, &delivery.delivered.pressed);
         if !is_taken {
             peer.send(&Message::Returned { subscription, event: *event });
         }

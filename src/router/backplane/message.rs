@@ -7,6 +7,9 @@ use serde::{Deserialize, Serialize};
 use wire::{Pattern, command};
 use zeroize::Zeroizing;
 
+use super::load::Load;
+use super::narrowing::Narrowing;
+
 /// The bytes of a message beside its longest text.
 const ROOM: usize = 2048;
 
@@ -61,6 +64,18 @@ pub(in crate::router) enum Message<'a> {
         /// Its time limit is over: the handler is late.
         late: bool,
     },
+    /// How many requests handlers of the sender have.
+    Loads(Vec<Load>),
+    /// A message of a session has filled the queue of a session over half.
+    Pressed {
+        /// The number of the session that sent the message.
+        sender: u64,
+        receiver: Id,
+    },
+    /// A queue over half of which was told is under half.
+    Relieved { receiver: Id },
+    /// A message of the program, which is not about sessions.
+    Control(#[serde(borrow)] &'a [u8]),
 }
 
 /// A session, by its id on the wire.
@@ -78,6 +93,8 @@ pub(in crate::router) struct Part {
 /// An event on its way between nodes.
 #[derive(Clone, Copy, Serialize, Deserialize)]
 pub(in crate::router) struct Sent<'a> {
+    /// The number of the session that published it, for its own node; 0: none that could wait.
+    pub(in crate::router) sender: u64,
     /// The application that published it.
     pub(in crate::router) source: &'a str,
     pub(in crate::router) scope: SentScope<'a>,
@@ -102,6 +119,8 @@ pub(in crate::router) struct Request<'a> {
     pub(in crate::router) part: Part,
     /// The handler's subscription.
     pub(in crate::router) subscription: u64,
+    /// The number of the session that asks, for its own node.
+    pub(in crate::router) sender: u64,
     /// The application that asks.
     pub(in crate::router) source: &'a str,
     /// The user whose application asks; `None`: a service.
@@ -127,6 +146,12 @@ pub(in crate::router) enum Change<'a> {
     Left { session: Id },
     /// How a session is.
     State { session: Id, state: State },
+    /// What a session may receive by its subscriptions that other nodes choose. Without it: everything.
+    Narrowed {
+        session: Id,
+        #[serde(borrow)]
+        narrowing: Narrowing<'a>,
+    },
     /// A session subscribed as a handler, or as a member of a group.
     Subscribed(#[serde(borrow)] Subscribed<'a>),
     /// Such a subscription has ended.
@@ -166,6 +191,8 @@ pub(in crate::router) struct Subscribed<'a> {
     /// A handler that answers, or one that does not; `None`: a subscriber.
     pub(in crate::router) answers: Option<bool>,
     pub(in crate::router) group: Option<&'a str>,
+    /// The user whom it observes; `*`: all.
+    pub(in crate::router) observes: Option<&'a str>,
 }
 
 impl Subscribed<'_> {
@@ -190,7 +217,15 @@ impl Message<'_> {
             Self::Event(event) | Self::Grouped { event, .. } | Self::Returned { event, .. } => event.text.len(),
             Self::Request(request) => request.text.len(),
             Self::Answer { text, .. } => text.len(),
-            Self::Snapshot { .. } | Self::Change(_) | Self::Gone(_) | Self::Failed { .. } | Self::Cancel { .. } => 0,
+            Self::Snapshot { .. }
+            | Self::Change(_)
+            | Self::Gone(_)
+            | Self::Failed { .. }
+            | Self::Cancel { .. }
+            | Self::Loads(_)
+            | Self::Pressed { .. }
+            | Self::Relieved { .. } => 0,
+            Self::Control(bytes) => bytes.len(),
         };
         // Never grown where a text may be secret, which would leave a copy behind.
         let buffer = Vec::with_capacity(text + ROOM);

@@ -7,15 +7,19 @@
 //! stand-in, too, for its requester.
 //!
 //! `message` is what is said, `peer` what is known of a peer, `acknowledged` which changes it has taken, `cut_off` what is
-//! remembered of one that is lost, `events` and `requests` are how both cross a link. Nothing here waits: what a link cannot
+//! remembered of one that is lost, `events` and `requests` are how both cross a link. `narrowing` is what sessions elsewhere may
+//! receive, `load` how busy they are, `pressure` how publishers wait for their queues. Nothing here waits: what a link cannot
 //! take breaks it, and its peer's stand-ins end.
 
 mod acknowledged;
 mod announce;
 mod cut_off;
 mod events;
+pub(super) mod load;
 pub(super) mod message;
+mod narrowing;
 mod peer;
+pub(super) mod pressure;
 pub(super) mod remote;
 mod requests;
 
@@ -29,9 +33,11 @@ use crate::router::session::{Role, Session};
 use crate::router::{Application, Router};
 use announce::Announced;
 use cut_off::CutOff;
+use load::ChangedLoads;
 use message::Message;
 pub use peer::Lost;
 pub(super) use peer::Peer;
+use pressure::Adapters;
 
 /// What carries messages to other nodes. Messages to one node arrive in the order in which they were given, once, or the
 /// link breaks and [`Router::peer_lost`] is called. It never waits, and calls nothing of the router.
@@ -41,6 +47,15 @@ pub trait Backplane: Send + Sync {
 
     /// Gives a snapshot to the link to a node, which begins with it.
     fn send_snapshot(&self, node: &str, message: Zeroizing<Vec<u8>>);
+
+    /// Takes a message that the program of another node gave to [`Router::send_control`].
+    fn take_control(&self, node: &str, message: &[u8]);
+
+    /// Returns whether the window of the link to a node is over half full.
+    fn is_over_half(&self, node: &str) -> bool;
+
+    /// Returns whether there is a link to every live node, and something of each arrived in the last 250 ms.
+    fn is_complete(&self) -> bool;
 }
 
 /// The cluster, as one node of it knows it.
@@ -50,11 +65,21 @@ pub(super) struct Cluster {
     peers: ArcSwap<Vec<Arc<Peer>>>,
     announced: Announced,
     cut_off: CutOff,
+    /// The handlers whose load has changed.
+    loads: Arc<ChangedLoads>,
+    adapters: Adapters,
 }
 
 impl Cluster {
     fn new(plane: Arc<dyn Backplane>) -> Self {
-        Self { plane, peers: ArcSwap::default(), announced: Announced::default(), cut_off: CutOff::default() }
+        Self {
+            plane,
+            peers: ArcSwap::default(),
+            announced: Announced::default(),
+            cut_off: CutOff::default(),
+            loads: Arc::default(),
+            adapters: Adapters::default(),
+        }
     }
 
     fn peer(&self, node: &str) -> Option<Arc<Peer>> {
@@ -98,7 +123,7 @@ impl Router {
     /// Forgets what a node has announced, and knows it as one that has announced nothing yet.
     fn forget_and_begin(&self, now: Instant, cluster: &Cluster, node: &str) {
         let before = cluster.peer(node);
-        let new = Arc::new(Peer::new(node, Arc::clone(&cluster.plane)));
+        let new = Arc::new(Peer::new(node, Arc::clone(&cluster.plane), self.window_queue(now)));
         cluster.peers.rcu(|peers| {
             let mut peers: Vec<_> = peers.iter().filter(|peer| peer.node() != node).cloned().collect();
             peers.push(Arc::clone(&new));
@@ -136,6 +161,12 @@ impl Router {
         }
     }
 
+    /// Gives the program of another node a message that is not about sessions. Returns `false` if there is no link.
+    pub fn send_control(&self, node: &str, message: &[u8]) -> bool {
+        let peer = self.cluster.as_ref().and_then(|cluster| cluster.peer(node));
+        peer.is_some_and(|peer| peer.send(&Message::Control(message)))
+    }
+
     /// A message arrived by the link to a node. Returns `false` if it cannot be read.
     pub fn peer_says(&self, now: Instant, node: &str, bytes: &[u8]) -> bool {
         let Some(peer) = self.cluster.as_ref().and_then(|cluster| cluster.peer(node)) else { return true };
@@ -143,7 +174,7 @@ impl Router {
         match message {
             Message::Snapshot { changes } => self.begin_anew(now, &peer, &changes),
             Message::Change(change) => self.changed(now, &peer, &change),
-            Message::Event(event) => self.event_from(now, &event),
+            Message::Event(event) => self.event_from(now, &peer, &event),
             Message::Grouped { subscription, group, event } => {
                 self.grouped_from(now, &peer, (subscription, group), &event);
             }
@@ -153,12 +184,21 @@ impl Router {
             Message::Answer { part, more, text } => self.answer_from(now, &peer, part, more, text),
             Message::Failed { part, code, words } => self.failure_from(now, &peer, part, code, words),
             Message::Cancel { part, late } => self.cancel_from(now, &peer, part, late),
+            Message::Loads(loads) => peer.set_loads(&loads),
+            Message::Pressed { sender, receiver } => self.pressed_from(now, &peer, sender, receiver),
+            Message::Relieved { receiver } => peer.relieved(now, receiver),
+            Message::Control(bytes) => peer.take_control(bytes),
         }
         true
     }
 }
 
 impl Router {
+    /// Returns whether the applications of some live node may be missing, or out of date by more than 250 ms.
+    pub fn applications_are_partial(&self) -> bool {
+        self.cluster.as_ref().is_some_and(|cluster| !cluster.plane.is_complete())
+    }
+
     /// Adds the applications of other nodes whose user `fits`, together with those of the same name that are there.
     pub(super) fn applications_elsewhere(&self, fits: impl Fn(Option<&str>) -> bool, rows: &mut Vec<Application>) {
         let Some(cluster) = &self.cluster else { return };

@@ -10,16 +10,17 @@ use parking_lot::{Mutex, RwLock};
 use super::Backplane;
 use super::acknowledged::Acknowledged;
 use super::message::{Application, Change, Id, Message, Part, Sent, SentScope, State, Subscribed};
+use super::pressure::Reports;
 use super::remote::Remote;
-use crate::auth::{Identity, Permission, Permissions, Principal};
+use crate::auth::Permissions;
 use crate::router::end::Ending;
 use crate::router::index::receivers::Receivers;
-use crate::router::index::{Listing, Subscription};
+use crate::router::index::{Listing, Observes, Subscription};
 use crate::router::outbox::OnFull;
 use crate::router::presence::{Application as Row, Change as Presence, Who};
 use crate::router::request::pending::Pending;
-use crate::router::session::{Registration, Role, Session};
-use crate::router::{ApplicationState, Outbox, Router, Scope, SessionId, SubscriptionId};
+use crate::router::session::{Role, Session};
+use crate::router::{ApplicationState, Router, Scope, SessionId, SubscriptionId};
 use crate::websocket::Frame;
 use wire::{check_name, command, notice};
 
@@ -43,6 +44,10 @@ pub(in crate::router) struct Peer {
     acknowledged: Acknowledged,
     /// The requests that its sessions asked handlers of this node.
     asked: Mutex<HashMap<Part, Arc<Pending>>>,
+    /// The queues over half of which it was told.
+    reports: Reports,
+    /// A queue that counts as over half while the window of the link is.
+    window: Arc<Session>,
 }
 
 /// The events that a peer wants.
@@ -66,7 +71,9 @@ struct Elsewhere {
     state: State,
     /// Its place among presence events.
     number: u64,
-    /// Its stand-in, once it handles requests or is in a group.
+    /// What narrows its subscriptions that this node chooses.
+    permissions: Option<Arc<Permissions>>,
+    /// Its stand-in, once it handles requests, is in a group, or publishers here wait for its queue.
     stand_in: Option<Arc<Session>>,
 }
 
@@ -78,7 +85,7 @@ pub struct Lost {
 }
 
 impl Peer {
-    pub(super) fn new(node: &str, plane: Arc<dyn Backplane>) -> Self {
+    pub(super) fn new(node: &str, plane: Arc<dyn Backplane>, window: Arc<Session>) -> Self {
         Self {
             node: Arc::from(node),
             plane,
@@ -88,7 +95,21 @@ impl Peer {
             leaving: Mutex::default(),
             acknowledged: Acknowledged::default(),
             asked: Mutex::default(),
+            reports: Reports::default(),
+            window,
         }
+    }
+
+    pub(super) fn take_control(&self, message: &[u8]) {
+        self.plane.take_control(&self.node, message);
+    }
+
+    pub(super) fn reports(&self) -> &Reports {
+        &self.reports
+    }
+
+    pub(super) fn window(&self) -> &Arc<Session> {
+        &self.window
     }
 
     pub(in crate::router) fn node(&self) -> &str {
@@ -176,6 +197,8 @@ impl Router {
     /// Forgets everything that a peer has announced: its sessions have left.
     pub(super) fn forget_peer(&self, now: Instant, peer: &Arc<Peer>) {
         peer.acknowledged.lost();
+        peer.reports.lock().clear();
+        peer.window.outbox().set_pressed(now, false);
         if let Some(cluster) = &self.cluster {
             cluster.cut_off.lost(now, peer.node());
         }
@@ -227,6 +250,11 @@ impl Router {
                     session.set_state(*state);
                 }
             }
+            Change::Narrowed { session, narrowing } => {
+                if let Some(session) = peer.sessions.lock().get_mut(session) {
+                    session.set_permissions(narrowing.permissions());
+                }
+            }
             Change::Subscribed(subscribed) => self.subscribed_elsewhere(now, peer, subscribed),
             Change::Unsubscribed { session, subscription } => {
                 if let Some(session) = peer.stand_in(*session) {
@@ -245,8 +273,15 @@ impl Router {
         }
         let since = SystemTime::UNIX_EPOCH + Duration::from_millis(since_ms.min(SINCE_MAX));
         let (number, user) = (self.ids.stamp(), user.map(Arc::from));
-        let elsewhere =
-            Elsewhere { source: Arc::from(source), user: user.clone(), since, state, number, stand_in: None };
+        let elsewhere = Elsewhere {
+            source: Arc::from(source),
+            user: user.clone(),
+            since,
+            state,
+            number,
+            permissions: None,
+            stand_in: None,
+        };
         let mut sessions = peer.sessions.lock();
         if sessions.len() >= KNOWN_MAX || sessions.contains_key(&session) {
             return None;
@@ -260,6 +295,7 @@ impl Router {
         if let Some(stand_in) = &left.stand_in {
             // From here on it is given nothing more.
             stand_in.holds.lock().close();
+            stand_in.outbox().set_pressed(now, false);
             self.end_stand_ins_subscription(now, stand_in, |_| true);
             let mut leaving = peer.leaving.lock();
             leaving.retain(|_, session| session.busy() > 0);
@@ -278,19 +314,7 @@ impl Router {
 
     fn subscribed_elsewhere(&self, now: Instant, peer: &Arc<Peer>, subscribed: &Subscribed<'_>) {
         let id = SubscriptionId::from_number(subscribed.id);
-        let session = {
-            let mut sessions = peer.sessions.lock();
-            let Some(elsewhere) = sessions.get_mut(&subscribed.session) else { return };
-            match &elsewhere.stand_in {
-                Some(session) => Arc::clone(session),
-                None => {
-                    let stand_in = Arc::new(self.stand_in_of(now, peer, subscribed.session, elsewhere));
-                    elsewhere.stand_in = Some(Arc::clone(&stand_in));
-                    elsewhere.set_state(elsewhere.state);
-                    stand_in
-                }
-            }
-        };
+        let Some(session) = self.stand_in_for(now, peer, subscribed.session) else { return };
         let mut holds = session.holds.lock();
         if holds.is_closed() || holds.subscriptions.len() >= KNOWN_MAX {
             return;
@@ -303,9 +327,12 @@ impl Router {
             pattern: subscribed.pattern(),
             role: subscribed.role(),
             group: subscribed.group.map(Box::from),
-            // What it is given leaves by the link, not by its queue.
+            // What it is given leaves by the link, not by its queue, and its node has announced what narrows it.
             checked: AtomicBool::new(true),
-            observes: None,
+            observes: subscribed.observes.map(|user| match user {
+                "*" => Observes::All,
+                user => Observes::User(Box::from(user)),
+            }),
             ordered: None,
             listing: Listing::default(),
         });
@@ -330,6 +357,22 @@ impl Router {
         }
     }
 
+    /// The stand-in of a session of a peer, which is made if there is none; `None` if there is no such session.
+    pub(super) fn stand_in_for(&self, now: Instant, peer: &Arc<Peer>, session: Id) -> Option<Arc<Session>> {
+        let mut sessions = peer.sessions.lock();
+        let elsewhere = sessions.get_mut(&session)?;
+        if let Some(stand_in) = &elsewhere.stand_in {
+            return Some(Arc::clone(stand_in));
+        }
+        let stand_in = Arc::new(self.stand_in_of(now, peer, session, elsewhere));
+        elsewhere.stand_in = Some(Arc::clone(&stand_in));
+        elsewhere.set_state(elsewhere.state);
+        if let Some(permissions) = &elsewhere.permissions {
+            stand_in.set_permissions(Arc::clone(permissions));
+        }
+        Some(stand_in)
+    }
+
     fn stand_in_of(&self, now: Instant, peer: &Arc<Peer>, id: Id, elsewhere: &Elsewhere) -> Session {
         let mut session = self.stand_in(now, &elsewhere.source, elsewhere.user.as_ref(), Remote::handler(peer, id));
         session.id = SessionId::from_bytes(id);
@@ -338,17 +381,8 @@ impl Router {
 
     /// A session that stands for one of another node. Its own node checks its rights.
     pub(super) fn stand_in(&self, now: Instant, source: &str, user: Option<&Arc<str>>, remote: Remote) -> Session {
-        let principal = user.map_or(Principal::Service, |user| Principal::User(Arc::clone(user)));
-        let permissions = Permissions { handle: Permission::All, request: Permission::All, ..Permissions::default() };
-        let role = Role::of(&principal);
-        let registration = Registration {
-            source: source.to_owned(),
-            identity: Identity::unproved(principal, permissions),
-            echo: false,
-            address: None,
-            outbox: Outbox::refusing(),
-            will: None,
-        };
+        let registration = Remote::registration(source, user);
+        let role = Role::of(&registration.identity.principal);
         let mut session = self.session(now, role, registration, None);
         session.remote = Some(Box::new(remote));
         session
@@ -378,6 +412,14 @@ impl From<State> for ApplicationState {
 }
 
 impl Elsewhere {
+    fn set_permissions(&mut self, permissions: Permissions) {
+        let permissions = Arc::new(permissions);
+        if let Some(session) = &self.stand_in {
+            session.set_permissions(Arc::clone(&permissions));
+        }
+        self.permissions = Some(permissions);
+    }
+
     fn set_state(&mut self, state: State) {
         self.state = state;
         if let Some(session) = &self.stand_in {

@@ -1,17 +1,20 @@
 //! [`Remote`]: what makes a session the stand-in of a session of another node.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use wire::Refusal;
 
 use super::message::{Id, Message, Part, Request, Sent};
+use super::narrowing::everything_elsewhere;
 use super::peer::Peer;
+use crate::auth::{Identity, Principal};
+use crate::router::Outbox;
 use crate::router::index::Subscription;
 use crate::router::request::Asking;
 use crate::router::request::pending::Pending;
-use crate::router::session::Session;
+use crate::router::session::{Registration, Session};
 use crate::websocket::Frame;
 
 /// The session of another node for which a session stands.
@@ -20,6 +23,8 @@ pub(in crate::router) struct Remote {
     /// The session's id, which names it on every node.
     session: Id,
     is_away: AtomicBool,
+    /// How many requests it has that this node did not give it.
+    load: AtomicU32,
     /// The request of which it is the requester, if that is what it is for.
     asks: Option<Part>,
 }
@@ -27,7 +32,7 @@ pub(in crate::router) struct Remote {
 impl Remote {
     /// The stand-in of a handler, or of a member of a group.
     pub(super) fn handler(peer: &Arc<Peer>, session: Id) -> Self {
-        Self { peer: Arc::clone(peer), session, is_away: AtomicBool::new(false), asks: None }
+        Self { peer: Arc::clone(peer), session, is_away: AtomicBool::new(false), load: AtomicU32::new(0), asks: None }
     }
 
     /// The stand-in of the requester of one request.
@@ -37,6 +42,32 @@ impl Remote {
 
     pub(super) fn set_away(&self, is_away: bool) {
         self.is_away.store(is_away, Ordering::Relaxed);
+    }
+
+    pub(super) fn set_load(&self, requests: u32) {
+        self.load.store(requests, Ordering::Relaxed);
+    }
+
+    /// How many requests it has that this node did not give it, as its node said last.
+    pub(super) fn load(&self) -> usize {
+        usize::try_from(self.load.load(Ordering::Relaxed)).unwrap_or(usize::MAX)
+    }
+
+    /// What registers a session here that has no queue of its own.
+    pub(super) fn registration(source: &str, user: Option<&Arc<str>>) -> Registration {
+        let principal = user.map_or(Principal::Service, |user| Principal::User(Arc::clone(user)));
+        Registration {
+            source: source.to_owned(),
+            identity: Identity::unproved(principal, everything_elsewhere()),
+            echo: false,
+            address: None,
+            outbox: Outbox::refusing(),
+            will: None,
+        }
+    }
+
+    pub(super) fn peer(&self) -> &Arc<Peer> {
+        &self.peer
     }
 
     pub(in crate::router) fn is_away(&self) -> bool {
@@ -58,6 +89,7 @@ impl Remote {
         self.say(&Message::Request(Request {
             part: Part { request, handler: self.session },
             subscription: handler.id.number(),
+            sender: asker.number,
             source: &asker.source,
             asker_user: asker.user(),
             user: asking.user(),

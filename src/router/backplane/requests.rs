@@ -51,11 +51,12 @@ impl Router {
         let timeout = Duration::from_millis(request.timeout_ms).min(self.policy.limits().request_timeout);
         let asking = Asking::of_peer(asker, &envelope, request.user, timeout + SLACK, facts.protected);
         if handler.takes_commands() {
-            let given = self.command(now, &asking, &handler).is_ok();
-            if given && let Some(remote) = asker.remote() {
+            let Ok(pressure) = self.command(now, &asking, &handler) else { return false };
+            if let Some(remote) = asker.remote() {
                 remote.delivered();
             }
-            return given;
+            self.report_if_over(now, peer, request.sender, (&handler.session, pressure));
+            return true;
         }
         let serial = self.ids.serial();
         let Ok(pending) = self.open(now, &asking, (self.ids.request(serial), serial), None) else { return false };
@@ -63,7 +64,11 @@ impl Router {
         let unplaced = match self
             .give(now, &pending, &asking, &handler, |left| asking.frame(pending.id, left.saturating_sub(SLACK)))
         {
-            Giving::Given(_) | Giving::Delivered(_) | Giving::Elsewhere => Ok(()),
+            Giving::Given(pressure) | Giving::Delivered(pressure) => {
+                self.report_if_over(now, peer, request.sender, (&handler.session, pressure));
+                Ok(())
+            }
+            Giving::Elsewhere => Ok(()),
             Giving::NotInTurn => self.wait_for_turn(now, &pending, &asking, &handler),
             Giving::Left | Giving::Bounced | Giving::Refused(_) => Err(words::handler_gone(&handler.session.source)),
         };

@@ -112,6 +112,8 @@ struct State {
     withheld: usize,
     /// Publishers that wait for the queue.
     relief: Vec<Waker>,
+    /// It stands for a queue on another node that is over half.
+    pressed: bool,
 }
 
 enum Entry {
@@ -303,7 +305,7 @@ impl State {
     }
 
     fn over_half(&self, limits: OutboxLimits) -> bool {
-        self.messages * 2 > limits.messages || self.bytes * 2 > limits.bytes
+        self.pressed || self.messages * 2 > limits.messages || self.bytes * 2 > limits.bytes
     }
 
     fn depth(&self, limits: OutboxLimits) -> Depth {

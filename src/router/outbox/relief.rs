@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::MutexGuard;
 
+use super::push::Pressure;
 use super::{Outbox, OutboxLimits, State};
 use crate::router::pressure::Holdup;
 
@@ -52,6 +53,36 @@ impl Outbox {
         }
         state.wake_at_relief(cx);
         Poll::Pending
+    }
+
+    /// Ready when the queue was under half since `reliefs`, or the outbox ended, whether publishers wait still or not.
+    pub(in crate::router) fn poll_under_half_since(&self, reliefs: u64, cx: &mut Context<'_>) -> Poll<()> {
+        let mut state = self.state.lock();
+        if state.end.is_some() || state.reliefs != reliefs || !state.over_half(self.limits) {
+            return Poll::Ready(());
+        }
+        state.wake_at_relief(cx);
+        Poll::Pending
+    }
+
+    /// Whether the queue is over half, and publishers wait for it still.
+    pub(in crate::router) fn holds_publishers(&self) -> bool {
+        let state = self.state.lock();
+        let is_in_vain = state.holdup.as_ref().is_some_and(|holdup| holdup.is_in_vain());
+        state.end.is_none() && state.over_half(self.limits) && !is_in_vain
+    }
+
+    /// The queue on another node for which this one stands is over half, or no longer. Returns whether publishers wait for it.
+    pub(in crate::router) fn set_pressed(&self, now: Instant, is_pressed: bool) -> Pressure {
+        let mut state = self.state.lock();
+        let was_over_half = state.over_half(self.limits);
+        state.pressed = is_pressed && state.end.is_none();
+        if !state.pressed {
+            self.relieve(now, state, was_over_half);
+            return Pressure::Relieved;
+        }
+        let holdup = state.holdup.get_or_insert_with(|| Box::new(Holdup::new(now)));
+        if holdup.holds_publishers(now) { Pressure::Over } else { Pressure::Relieved }
     }
 
     /// Ready when no replay is left that comes first, or the outbox ended.

@@ -150,6 +150,7 @@ impl Router {
         }
         self.expire_away(now);
         self.expire_cut_off(now);
+        self.expire_pressure(now);
     }
 
     /// Ends a request whose time is over, as this event does.

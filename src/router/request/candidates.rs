@@ -111,7 +111,7 @@ impl Preference {
             is_away: session.is_away(),
             is_doubtful: session.is_doubtful(),
             rank,
-            busy: session.busy(),
+            busy: session.load(),
             served: session.served(),
             serial: handler.serial,
         }

@@ -31,6 +31,9 @@ pub(super) struct ReloadOptions {
     /// What to do about keys that need a restart.
     #[serde(default)]
     restart_keys: RestartKeys,
+    /// Reload all nodes of the cluster: all of it is put in force on all of them, or nothing anywhere.
+    #[serde(default)]
+    cluster: bool,
 }
 
 /// What to do about changed keys that need a restart.
@@ -77,21 +80,33 @@ pub(super) async fn reload(
     act: Act,
     Body(wanted): Body<ReloadOptions>,
 ) -> Result<Answer<ReloadOutcome>, Problem> {
-    act.note(&serde_json::json!({ "dry_run": dry_run, "restart_keys": wanted.restart_keys }));
+    act.note(
+        &serde_json::json!({ "dry_run": dry_run, "restart_keys": wanted.restart_keys, "cluster": wanted.cluster }),
+    );
     let Some(options) = shared.broker.source.get().filter(|options| options.file.is_some()).cloned() else {
         return Err(Problem::new(Code::NoConfigFile, "the broker was started without a configuration file"));
     };
     let how = How { dry_run, keeps_restart_keys: wanted.restart_keys == RestartKeys::Ignore };
-    let reloaded = Reloader::new(shared.broker.clone()).reload(how, move || Config::load(options)).await;
-    let Reloaded { number, changed, restart, sessions, warnings } = reloaded.map_err(|error| problem(&error))?;
+    let reloader = Reloader::new(shared.broker.clone());
+    let reloaded = match wanted.cluster {
+        true => reloader.reload_all(how, options).await,
+        false => reloader.reload(how, move || Config::load(options)).await,
+    };
+    let Reloaded { number, changed, restart, sessions, warnings, .. } = reloaded.map_err(|error| problem(&error))?;
     Ok(Answer(ReloadOutcome { applied: !dry_run, number, changed, restart, ended: sessions.ended, warnings }))
 }
 
 fn problem(error: &ReloadError) -> Problem {
     let code = match error {
-        ReloadError::Mistakes(_) | ReloadError::Unusable(_) => Code::InvalidConfig,
+        ReloadError::Mistakes(_)
+        | ReloadError::Unusable(_)
+        | ReloadError::Elsewhere { .. }
+        | ReloadError::Differs { .. } => Code::InvalidConfig,
         ReloadError::Restart(_) | ReloadError::OfTheCluster(_) => Code::RestartNeeded,
-        ReloadError::Ended => Code::Unavailable,
+        ReloadError::NoCluster => Code::InvalidRequest,
+        ReloadError::Busy | ReloadError::Unreached { .. } | ReloadError::Partly { .. } | ReloadError::Ended => {
+            Code::Unavailable
+        }
     };
     // A configuration can have many mistakes.
     let text = error.to_string();

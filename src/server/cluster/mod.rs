@@ -2,8 +2,9 @@
 //! does not let its beats wait.
 //!
 //! `nats` connects, and is the only place that waits for NATS. `plane` has the links, which the router gives messages to.
-//! `jetstream` is what the cluster keeps, on a thread of its own. `check` says whether NATS is set up for nodes, `joining` is the start of a node, until it may accept sessions; `digest` is
-//! what has to be the same on all nodes, `clock` a clock that does not stop while the machine sleeps.
+//! `jetstream` is what the cluster keeps, on a thread of its own. `check` says whether NATS is set up for nodes, `joining` is
+//! the start of a node, until it may accept sessions; `digest` is what has to be the same on all nodes, `reload` reads the
+//! configuration of all again, `clock` is a clock that does not stop while the machine sleeps.
 
 pub mod check;
 mod clock;
@@ -12,6 +13,7 @@ mod jetstream;
 mod joining;
 mod nats;
 mod plane;
+mod reload;
 
 use std::io;
 use std::sync::{Arc, mpsc};
@@ -187,6 +189,11 @@ impl Cluster {
         self.plane.is_well()
     }
 
+    /// Says from now on that this is what all nodes have in common.
+    pub(super) fn digest_changed(&self, digest: Vec<u8>) {
+        self.plane.digest_changed(digest);
+    }
+
     /// What metrics show of the cluster.
     pub(super) fn gauges(&self) -> ClusterGauges {
         self.plane.gauges()
@@ -208,6 +215,11 @@ impl Cluster {
             runtime.shutdown_background();
         }
     }
+}
+
+/// What has to be the same on all nodes, of the configuration of a node; empty if it is none.
+pub(super) fn digest_of(config: &Config) -> Vec<u8> {
+    if config.cluster.is_on() { digest::of(config) } else { Vec::new() }
 }
 
 /// The first key that differs between two configurations of a node and has to be the same on all nodes.

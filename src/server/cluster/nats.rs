@@ -36,6 +36,9 @@ const PUBLISH_WAIT: Duration = Duration::from_millis(200);
 /// A timer that waits for nothing.
 const IDLE: Duration = Duration::from_secs(1);
 
+/// How often others are told how busy handlers are, at most.
+const LOADS_EVERY: Duration = Duration::from_millis(500);
+
 /// How many messages are handled before the other direction has its turn.
 const TURN: usize = 256;
 
@@ -191,6 +194,8 @@ struct Node<'a> {
     own: Subscriber,
     /// The incarnation whose messages `own` brings.
     incarnation: Incarnation,
+    /// When the others are told next how busy handlers are.
+    loads_due: Instant,
 }
 
 /// What one turn of the loop brought.
@@ -215,7 +220,7 @@ impl<'a> Node<'a> {
         plane.set_largest(client.max_payload());
         let (own, beats, incarnation) = plane.subjects();
         let (beats, own) = (client.subscribe(beats).await?, client.subscribe(own).await?);
-        let node = Self { client, plane, router, changed, beats, own, incarnation };
+        let node = Self { client, plane, router, changed, beats, own, incarnation, loads_due: Instant::now() };
         node.connected();
         Ok(node)
     }
@@ -245,6 +250,7 @@ impl<'a> Node<'a> {
                 }
                 self.happened(event).await;
             }
+            self.announce_loads();
             self.transmit().await;
             if let Some(storage) = joining.as_mut().map(|it| it.outcome(self.plane)).transpose()?.flatten() {
                 joining = None;
@@ -287,6 +293,15 @@ impl<'a> Node<'a> {
                     Some(None) | None => break,
                 }
             }
+        }
+    }
+
+    /// Tells the others how busy handlers are, when it is time. The beats of links let this look often enough.
+    fn announce_loads(&mut self) {
+        let now = Instant::now();
+        if now >= self.loads_due {
+            self.loads_due = now + LOADS_EVERY;
+            self.router.announce_loads();
         }
     }
 
@@ -340,7 +355,10 @@ impl<'a> Node<'a> {
                     tracing::warn!(%node, "another node sent what this one does not understand");
                 }
             }
-            BusEvent::Acknowledged { node, number } => router.peer_acknowledged(node.as_str(), number.0),
+            BusEvent::Acknowledged { node, number } => {
+                router.peer_acknowledged(node.as_str(), number.0);
+                router.peer_window_moved(now, node.as_str());
+            }
             BusEvent::Broken { node, why, since } => {
                 tracing::warn!(%node, ?why, "the link to another node is broken: what was under way is lost");
                 router.peer_broken(now, node.as_str(), lost(since));
@@ -364,6 +382,11 @@ impl<'a> Node<'a> {
                 plane.set_cut_off(false);
                 router.set_cut_off(now, false);
             }
+            BusEvent::NameShared { incarnation } => tracing::error!(
+                node = %plane.node(),
+                %incarnation,
+                "another live node has the name of this one, because they could not reach each other at start: stop one of them"
+            ),
             BusEvent::Refused(refusal) => tracing::error!(?refusal, "this node is refused by the cluster"),
         }
     }

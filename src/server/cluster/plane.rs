@@ -4,10 +4,11 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, mpsc};
 use zeroize::Zeroizing;
 
 use super::clock::Clock;
+use super::reload::{Control, Reloads, WAITING_MAX};
 use super::{PeerRow, View};
 use crate::cluster::{Bus, BusEvent, BusSettings, Inbound, Incarnation, Keys, NodeId, Outbound, PeerState, Seed};
 use crate::config;
@@ -16,6 +17,9 @@ use crate::telemetry::metrics::ClusterGauges;
 
 /// The largest NATS message before NATS has said what it takes.
 const LARGEST: usize = 256 << 10;
+
+/// How old what is known of another node may be.
+const FRESH: Duration = Duration::from_millis(250);
 
 /// The links, and what wakes the thread that serves them.
 pub(super) struct Plane {
@@ -26,6 +30,10 @@ pub(super) struct Plane {
     node: NodeId,
     digest: Vec<u8>,
     state: Mutex<State>,
+    reloads: Reloads,
+    controls: mpsc::Sender<Control>,
+    /// Taken once.
+    waiting: Mutex<Option<mpsc::Receiver<Control>>>,
 }
 
 #[derive(Default)]
@@ -49,7 +57,18 @@ impl Plane {
             digest: digest.clone(),
         };
         let bus = Bus::new(settings, Seed::System, clock.now());
-        Self { bus: Mutex::new(bus), clock, wake: Notify::new(), node, digest, state: Mutex::default() }
+        let (controls, waiting) = mpsc::channel(WAITING_MAX);
+        Self {
+            bus: Mutex::new(bus),
+            clock,
+            wake: Notify::new(),
+            node,
+            digest,
+            state: Mutex::default(),
+            reloads: Reloads::default(),
+            controls,
+            waiting: Mutex::new(Some(waiting)),
+        }
     }
 
     pub(super) fn now(&self) -> Instant {
@@ -60,7 +79,23 @@ impl Plane {
         &self.node
     }
 
-    /// What this node has in common with the others.
+    /// The reloads of all nodes.
+    pub(super) fn reloads(&self) -> &Reloads {
+        &self.reloads
+    }
+
+    /// The messages of the programs of other nodes. `None` after the first call.
+    pub(super) fn take_controls(&self) -> Option<mpsc::Receiver<Control>> {
+        self.waiting.lock().take()
+    }
+
+    /// Says from now on that this is what all nodes have in common.
+    pub(super) fn digest_changed(&self, digest: Vec<u8>) {
+        self.bus.lock().digest_changed(self.now(), digest);
+        self.wake.notify_one();
+    }
+
+    /// What this node has in common with the others at its start.
     pub(super) fn digest(&self) -> &[u8] {
         &self.digest
     }
@@ -206,5 +241,19 @@ impl Backplane for Plane {
             tracing::debug!(%node, %error, "no snapshot was sent");
         }
         self.wake.notify_one();
+    }
+
+    fn take_control(&self, node: &str, message: &[u8]) {
+        if self.controls.try_send((node.to_owned(), message.to_vec())).is_err() {
+            tracing::warn!(node, "a message of another node is dropped, because too many wait");
+        }
+    }
+
+    fn is_over_half(&self, node: &str) -> bool {
+        NodeId::new(node).is_some_and(|node| self.bus.lock().is_over_half(&node))
+    }
+
+    fn is_complete(&self) -> bool {
+        self.bus.lock().is_complete(self.now(), FRESH)
     }
 }

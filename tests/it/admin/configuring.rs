@@ -110,7 +110,7 @@ async fn a_reload_puts_all_in_force_or_nothing_and_a_dry_run_nothing() {
     let first = &site.records_of(1).await[0];
     assert_eq!(
         (&first["target"], &first["arguments"]),
-        (&json!("POST /v1/reload"), &json!({"dry_run": false, "restart_keys": "refuse"}))
+        (&json!("POST /v1/reload"), &json!({"dry_run": false, "restart_keys": "refuse", "cluster": false}))
     );
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Instant, SystemTime};
 
 use parking_lot::Mutex;
@@ -26,6 +27,10 @@ struct Links {
     numbers: Mutex<Vec<u64>>,
     /// The nodes to which there is a link.
     up: Mutex<Vec<bool>>,
+    /// The nodes to which the window counts as over half.
+    over_half: Mutex<Vec<bool>>,
+    /// Whether every live node is linked, and was not silent.
+    complete: AtomicBool,
     under_way: UnderWay,
 }
 
@@ -50,6 +55,18 @@ impl Backplane for Links {
         let to = number(node);
         self.up.lock()[to] = true;
         self.under_way[to].lock().push_back((self.node, Packet::Snapshot(message.to_vec())));
+    }
+
+    fn take_control(&self, _node: &str, _message: &[u8]) {
+        // A router has no program around it here.
+    }
+
+    fn is_over_half(&self, node: &str) -> bool {
+        self.over_half.lock()[number(node)]
+    }
+
+    fn is_complete(&self) -> bool {
+        self.complete.load(Ordering::Relaxed)
     }
 }
 
@@ -77,7 +94,9 @@ impl Nodes {
         let links: Vec<_> = (0..count)
             .map(|node| {
                 let (numbers, up) = (Mutex::new(vec![0; count]), Mutex::new(vec![false; count]));
-                Arc::new(Links { node, numbers, up, under_way: Arc::clone(&under_way) })
+                let over_half = Mutex::new(vec![false; count]);
+                let complete = AtomicBool::new(true);
+                Arc::new(Links { node, numbers, up, over_half, complete, under_way: Arc::clone(&under_way) })
             })
             .collect();
         let core = |node: &Arc<Links>| {
@@ -116,6 +135,18 @@ impl Nodes {
             }
         }
         true
+    }
+
+    /// Says whether the window from one node to another is over half.
+    pub(super) fn set_over_half(&self, from: usize, to: usize, is_over_half: bool) {
+        self.links[from].over_half.lock()[to] = is_over_half;
+        let Core { router, now } = &self.cores[from];
+        router.peer_window_moved(*now, &name(to));
+    }
+
+    /// Says whether a node knows of every live node what it announced lately.
+    pub(super) fn set_complete(&self, node: usize, is_complete: bool) {
+        self.links[node].complete.store(is_complete, Ordering::Relaxed);
     }
 
     /// Loses the links between a node and all others, with what is under way.

@@ -14,22 +14,22 @@ use wire::command::{Role, State, Subscribe};
 use super::nodes::Nodes;
 use crate::support::core::{WIDE, event};
 
-const HANDLER: Role = Role::Handler { answers: true, ordered: false, replies: Vec::new() };
+pub(super) const HANDLER: Role = Role::Handler { answers: true, ordered: false, replies: Vec::new() };
 
-fn nodes(count: usize) -> Nodes {
+pub(super) fn nodes(count: usize) -> Nodes {
     let shared = Channel { scope: Scope::Shared, ..Channel::default() };
     Nodes::new(count, &Config { channels: HashMap::from([("Queue".to_owned(), shared)]), ..Config::default() })
 }
 
 /// A session of a node that handles a pattern.
-fn handler(nodes: &Nodes, node: usize, source: &str, user: Option<&str>, pattern: &str) -> Arc<Session> {
+pub(super) fn handler(nodes: &Nodes, node: usize, source: &str, user: Option<&str>, pattern: &str) -> Arc<Session> {
     let session = nodes.node(node).attach(source, user);
     nodes.node(node).subscribe_as(&session, &Subscribe::new(pattern.parse().unwrap(), HANDLER));
     nodes.settle();
     session
 }
 
-fn subscriber(nodes: &Nodes, node: usize, source: &str, user: Option<&str>, pattern: &str) -> Arc<Session> {
+pub(super) fn subscriber(nodes: &Nodes, node: usize, source: &str, user: Option<&str>, pattern: &str) -> Arc<Session> {
     let session = nodes.node(node).attach(source, user);
     nodes.node(node).subscribe(&session, pattern);
     nodes.settle();
@@ -38,7 +38,7 @@ fn subscriber(nodes: &Nodes, node: usize, source: &str, user: Option<&str>, patt
 
 /// The only message that waits for a session.
 #[track_caller]
-fn only(nodes: &Nodes, node: usize, session: &Session) -> Value {
+pub(super) fn only(nodes: &Nodes, node: usize, session: &Session) -> Value {
     let mut all = nodes.take(node, session);
     assert_eq!(all.len(), 1, "{all:?}");
     all.remove(0)
@@ -168,7 +168,7 @@ fn a_lost_node_ends_the_requests_that_it_handles_and_those_that_it_asked() {
 
 /// The code of the only failure among some messages.
 #[track_caller]
-fn only_code(messages: &[Value]) -> &str {
+pub(super) fn only_code(messages: &[Value]) -> &str {
     let mut codes = messages.iter().filter_map(|message| message["data"]["ErrorCode"].as_str());
     let code = codes.next().unwrap();
     assert_eq!(codes.next(), None, "{messages:?}");
@@ -299,6 +299,10 @@ fn applications_of_other_nodes_join_leave_and_are_listed() {
     assert_eq!(sources(), ["crm 1", "phone 1"]);
     nodes.node(0).attach("phone", Some("alice"));
     assert_eq!(sources(), ["crm 1", "phone 2"], "one row for both nodes");
+    assert!(!nodes.node(0).router.applications_are_partial());
+    nodes.set_complete(0, false);
+    assert!(nodes.node(0).router.applications_are_partial(), "a live node is silent");
+    nodes.set_complete(0, true);
     nodes.take(0, &crm);
     nodes.node(1).router.detach(nodes.node(1).now, &phone);
     nodes.node(1).router.detach(nodes.node(1).now, &stranger);
@@ -344,7 +348,7 @@ fn a_subscription_is_answered_when_the_other_nodes_know_it() {
 
 /// Nothing is left of requests, on any node.
 #[track_caller]
-fn assert_idle(nodes: &Nodes) {
+pub(super) fn assert_idle(nodes: &Nodes) {
     for node in 0..2 {
         let size = nodes.node(node).router.size();
         assert_eq!((size.requests, size.asked, size.given, size.turns), (0, 0, 0, 0), "node {node}");

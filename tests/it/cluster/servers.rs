@@ -9,6 +9,7 @@ use std::time::Duration;
 use tempfile::TempDir;
 use tokio::process::{Child, Command};
 
+use super::routes::Proxy;
 use crate::support::programs::python;
 use crate::support::{Broker, within};
 
@@ -20,6 +21,8 @@ pub(crate) struct Servers {
     all: Vec<Server>,
     program: PathBuf,
     folder: TempDir,
+    /// What the connections between them go through, if they do.
+    proxies: Vec<Proxy>,
 }
 
 struct Server {
@@ -36,6 +39,15 @@ fn free_port() -> u16 {
 impl Servers {
     /// This many servers. `None`: this machine has no Python, with whose packages nats-server is installed.
     pub(crate) async fn start(count: usize) -> Option<Self> {
+        Self::start_as(count, false).await
+    }
+
+    /// The same with proxies between them, so that routes can break.
+    pub(crate) async fn start_with_proxies(count: usize) -> Option<Self> {
+        Self::start_as(count, true).await
+    }
+
+    async fn start_as(count: usize, has_proxies: bool) -> Option<Self> {
         let program = python().await?.parent().unwrap().join("nats-server");
         assert!(program.exists(), "no nats-server in target/python: run ./test, which installs it");
         let folder = tempfile::tempdir().unwrap();
@@ -43,16 +55,27 @@ impl Servers {
         std::fs::write(&key, KEY).unwrap();
         std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o600)).unwrap();
         let (ports, routes): (Vec<_>, Vec<_>) = (0..count).map(|_| (free_port(), free_port())).unzip();
-        let all: Vec<_> = routes.iter().map(|port| format!("nats-route://127.0.0.1:{port}")).collect();
-        let mut servers = Self { all: Vec::new(), program, folder };
+        let listeners: Vec<_> = match has_proxies {
+            true => routes.iter().map(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap()).collect(),
+            false => Vec::new(),
+        };
+        // What a server is reached at by the others.
+        let reached: Vec<_> = match has_proxies {
+            true => listeners.iter().map(|it| it.local_addr().unwrap().port()).collect(),
+            false => routes.clone(),
+        };
+        let proxies = listeners.into_iter().zip(&routes).map(|(listener, port)| Proxy::new(listener, *port)).collect();
+        let all: Vec<_> = reached.iter().map(|port| format!("nats-route://127.0.0.1:{port}")).collect();
+        let mut servers = Self { all: Vec::new(), program, folder, proxies };
         for (number, port) in ports.into_iter().enumerate() {
             let (name, route, routes) = (format!("nats-{number}"), routes[number], all.join(", "));
             let config = servers.folder.path().join(format!("{name}.conf"));
             let cluster = match count {
                 1 => String::new(),
                 _ => format!(
-                    "cluster {{ name: test, listen: \"127.0.0.1:{route}\", routes: [{routes}], ping_interval: \"1s\", \
-                     ping_max: 2 }}\n"
+                    "cluster {{ name: test, listen: \"127.0.0.1:{route}\", cluster_advertise: \"127.0.0.1:{}\", \
+                     routes: [{routes}], ping_interval: \"1s\", ping_max: 2 }}\n",
+                    reached[number]
                 ),
             };
             let text = format!(
@@ -74,6 +97,11 @@ impl Servers {
         let mut command = Command::new(&self.program);
         command.arg("-c").arg(config).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         command.kill_on_drop(true).spawn().unwrap()
+    }
+
+    /// Breaks all routes, or lets them heal.
+    pub(crate) fn set_routes_broken(&self, are_broken: bool) {
+        self.proxies.iter().for_each(|proxy| proxy.set_broken(are_broken));
     }
 
     /// Ends a server at once.
