@@ -20,6 +20,7 @@ mod bus;
 mod chance;
 mod greeting;
 mod incoming;
+mod lease;
 mod outgoing;
 mod packet;
 mod peer;
@@ -29,6 +30,7 @@ mod simulation;
 mod subject;
 
 pub use bus::Bus;
+pub use lease::{Lease, LeaseStep, LeaseTimes};
 pub use seal::{Fingerprint, Keys, KeysError};
 pub use subject::{beats_subject, node_subject, part};
 

@@ -61,6 +61,29 @@ pub(in crate::router) enum Message<'a> {
         /// Its time limit is over: the handler is late.
         late: bool,
     },
+    /// The sender claims a lease that the receiver has. Is its session away?
+    AskLease {
+        /// The claim of the sender.
+        claim: u64,
+        #[serde(borrow)]
+        lease: LeaseOf<'a>,
+    },
+    /// The answer.
+    Lease {
+        claim: u64,
+        #[serde(borrow)]
+        lease: LeaseOf<'a>,
+        /// When the session registered that has it, in milliseconds since 1970; `None`: the lease was given up.
+        since_ms: Option<u64>,
+    },
+}
+
+/// The lease of an exclusive source.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(in crate::router) struct LeaseOf<'a> {
+    /// `None`: a service's.
+    pub(in crate::router) user: Option<&'a str>,
+    pub(in crate::router) source: &'a str,
 }
 
 /// A session, by its id on the wire.
@@ -190,7 +213,13 @@ impl Message<'_> {
             Self::Event(event) | Self::Grouped { event, .. } | Self::Returned { event, .. } => event.text.len(),
             Self::Request(request) => request.text.len(),
             Self::Answer { text, .. } => text.len(),
-            Self::Snapshot { .. } | Self::Change(_) | Self::Gone(_) | Self::Failed { .. } | Self::Cancel { .. } => 0,
+            Self::Snapshot { .. }
+            | Self::Change(_)
+            | Self::Gone(_)
+            | Self::Failed { .. }
+            | Self::Cancel { .. }
+            | Self::AskLease { .. }
+            | Self::Lease { .. } => 0,
         };
         // Never grown where a text may be secret, which would leave a copy behind.
         let buffer = Vec::with_capacity(text + ROOM);

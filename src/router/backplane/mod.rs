@@ -75,6 +75,12 @@ impl Router {
         Self { cluster: Some(Box::new(Cluster::new(plane))), ..self }
     }
 
+    /// Gives a message to the link to a node. Returns `false` if there is none.
+    pub(super) fn say_to(&self, node: &str, message: &Message<'_>) -> bool {
+        let peer = self.cluster.as_ref().and_then(|cluster| cluster.peer(node));
+        peer.is_some_and(|peer| peer.send(message))
+    }
+
     /// Whether it is a node of a cluster.
     pub(super) fn is_clustered(&self) -> bool {
         self.cluster.is_some()
@@ -153,6 +159,8 @@ impl Router {
             Message::Answer { part, more, text } => self.answer_from(now, &peer, part, more, text),
             Message::Failed { part, code, words } => self.failure_from(now, &peer, part, code, words),
             Message::Cancel { part, late } => self.cancel_from(now, &peer, part, late),
+            Message::AskLease { claim, lease } => self.lease_asked(now, &peer, claim, lease),
+            Message::Lease { claim, lease, since_ms } => self.lease_told(now, &peer, claim, lease, since_ms),
         }
         true
     }

@@ -101,7 +101,7 @@ impl Peer {
     }
 
     /// Gives it a message. Returns `false` if there is no link any more.
-    pub(super) fn send(&self, message: &Message<'_>) -> bool {
+    pub(in crate::router) fn send(&self, message: &Message<'_>) -> bool {
         self.plane.send(&self.node, message.write()).is_some()
     }
 
@@ -176,6 +176,7 @@ impl Router {
     /// Forgets everything that a peer has announced: its sessions have left.
     pub(super) fn forget_peer(&self, now: Instant, peer: &Arc<Peer>) {
         peer.acknowledged.lost();
+        self.leases_unanswered(peer);
         if let Some(cluster) = &self.cluster {
             cluster.cut_off.lost(now, peer.node());
         }
