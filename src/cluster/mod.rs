@@ -14,7 +14,7 @@
 //!
 //! Start at `bus`: it has all peers and their timers. `peer` is one peer, `outgoing` and `incoming` are the two directions
 //! of its link, `greeting` is how a peer proves that it is there. `packet` is the layout of a NATS message, `seal` encrypts
-//! it, `subject` has the names of subjects.
+//! it, `stored` encrypts what is kept in JetStream, `subject` has the names of subjects.
 
 mod bus;
 mod chance;
@@ -27,12 +27,16 @@ mod peer;
 mod seal;
 #[cfg(test)]
 mod simulation;
+mod stored;
 mod subject;
 
 pub use bus::Bus;
 pub use lease::{Lease, LeaseStep, LeaseTimes};
 pub use seal::{Fingerprint, Keys, KeysError};
-pub use subject::{beats_subject, node_subject, part};
+pub use stored::{NotOpened, STORED_SEAL_BYTES, StoredAt, StoredSealer};
+pub use subject::{
+    beats_subject, bucket_stream, bucket_subjects, history_stream, history_subjects, node_subject, part,
+};
 
 use std::fmt;
 use std::str::FromStr;

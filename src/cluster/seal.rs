@@ -6,6 +6,7 @@
 //! incarnation that the packet is for. A packet that is moved to another place does not open.
 
 use std::fmt;
+use std::sync::Arc;
 
 use chacha20poly1305::aead::{AeadInOut, KeyInit};
 use chacha20poly1305::{Tag, XChaCha20Poly1305};
@@ -18,9 +19,9 @@ use crate::store::Key;
 /// The layout of a packet.
 const FORMAT: u8 = 1;
 
-const FINGERPRINT_BYTES: usize = 8;
-const NONCE_BYTES: usize = 24;
-const TAG_BYTES: usize = 16;
+pub(super) const FINGERPRINT_BYTES: usize = 8;
+pub(super) const NONCE_BYTES: usize = 24;
+pub(super) const TAG_BYTES: usize = 16;
 
 /// What precedes the ciphertext: format, fingerprint, sender, counter, nonce.
 pub(super) const HEAD_BYTES: usize = 1 + FINGERPRINT_BYTES + 16 + 8 + NONCE_BYTES;
@@ -29,10 +30,11 @@ pub(super) const HEAD_BYTES: usize = 1 + FINGERPRINT_BYTES + 16 + 8 + NONCE_BYTE
 pub(super) const SEAL_BYTES: usize = HEAD_BYTES + TAG_BYTES;
 
 /// Keys in a key file.
-const KEYS_MAX: usize = 2;
+pub(super) const KEYS_MAX: usize = 2;
 
 /// The one or two keys of a cluster: the first one seals, all of them open. They are wiped when dropped.
-pub struct Keys(Vec<Key>);
+#[derive(Clone)]
+pub struct Keys(Arc<Vec<Key>>);
 
 impl fmt::Debug for Keys {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -49,7 +51,7 @@ impl Keys {
     /// Reads the text of a key file: one or two keys of 64 hexadecimal digits, one per line.
     pub fn parse(text: &str) -> Result<Self, KeysError> {
         let keys: Option<Vec<Key>> = text.lines().take(KEYS_MAX + 1).map(|line| Key::parse(line.trim())).collect();
-        let keys = Self(keys.ok_or(KeysError)?);
+        let keys = Self(Arc::new(keys.ok_or(KeysError)?));
         match keys.fingerprints().as_slice() {
             [_] => Ok(keys),
             [first, second] if first != second => Ok(keys),
@@ -62,11 +64,16 @@ impl Keys {
     pub fn fingerprints(&self) -> Vec<Fingerprint> {
         self.0.iter().map(Fingerprint::of).collect()
     }
+
+    /// Derives a cipher for one purpose from each key.
+    pub(super) fn ciphers(&self, purpose: &str) -> SmallVec<[(Fingerprint, Cipher); KEYS_MAX]> {
+        self.0.iter().map(|key| (Fingerprint::of(key), Cipher::new(key, purpose))).collect()
+    }
 }
 
 /// Names a key without revealing anything about it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Fingerprint([u8; FINGERPRINT_BYTES]);
+pub struct Fingerprint(pub(super) [u8; FINGERPRINT_BYTES]);
 
 impl Fingerprint {
     fn of(key: &Key) -> Self {
@@ -147,8 +154,7 @@ impl fmt::Debug for Sealer {
 
 impl Sealer {
     pub(super) fn new(cluster: &str, keys: &Keys) -> Self {
-        let ciphers = keys.0.iter().map(|key| (Fingerprint::of(key), Cipher::new(key)));
-        Self { cluster: cluster.to_owned(), keys: ciphers.collect() }
+        Self { cluster: cluster.to_owned(), keys: keys.ciphers("switchboard cluster: packets") }
     }
 
     /// Encrypts in place. `packet` is [`HEAD_BYTES`] of anything and the text.
@@ -200,8 +206,8 @@ impl Sealer {
     }
 }
 
-/// One key of a [`Sealer`].
-enum Cipher {
+/// One key, for one purpose.
+pub(super) enum Cipher {
     Sealed(Box<XChaCha20Poly1305>),
     /// Only a checksum in place of the tag. An unoptimised cipher takes a millisecond, too long for the simulation.
     #[cfg(test)]
@@ -209,12 +215,12 @@ enum Cipher {
 }
 
 impl Cipher {
-    fn new(key: &Key) -> Self {
-        let key = key.derive("switchboard cluster: packets");
+    fn new(key: &Key, purpose: &str) -> Self {
+        let key = key.derive(purpose);
         Self::Sealed(Box::new(XChaCha20Poly1305::new((&*key).into())))
     }
 
-    fn encrypt(&self, nonce: &[u8; NONCE_BYTES], bound: &[u8], text: &mut [u8]) -> Option<[u8; TAG_BYTES]> {
+    pub(super) fn encrypt(&self, nonce: &[u8; NONCE_BYTES], bound: &[u8], text: &mut [u8]) -> Option<[u8; TAG_BYTES]> {
         match self {
             Self::Sealed(cipher) => {
                 cipher.encrypt_inout_detached(nonce.into(), bound, text.into()).ok().map(Into::into)
@@ -224,7 +230,13 @@ impl Cipher {
         }
     }
 
-    fn decrypt(&self, nonce: &[u8; NONCE_BYTES], bound: &[u8], text: &mut [u8], tag: &[u8; TAG_BYTES]) -> Option<()> {
+    pub(super) fn decrypt(
+        &self,
+        nonce: &[u8; NONCE_BYTES],
+        bound: &[u8],
+        text: &mut [u8],
+        tag: &[u8; TAG_BYTES],
+    ) -> Option<()> {
         match self {
             Self::Sealed(cipher) => {
                 cipher.decrypt_inout_detached(nonce.into(), bound, text.into(), &Tag::from(*tag)).ok()

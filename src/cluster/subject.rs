@@ -20,6 +20,30 @@ pub fn beats_subject(name: &str) -> String {
     format!("sb1.{}.a", part(name))
 }
 
+/// The stream of a channel with history.
+#[must_use]
+pub fn history_stream(name: &str, channel: &str) -> String {
+    format!("sb1_{}_h_{}", part(name), part(channel))
+}
+
+/// What the subjects of the logs of a channel begin with. `u` and the part of a user follow, or `s` on a shared channel.
+#[must_use]
+pub fn history_subjects(name: &str, channel: &str) -> String {
+    format!("sb1.{}.h.{}", part(name), part(channel))
+}
+
+/// The stream of a bucket of the cluster.
+#[must_use]
+pub fn bucket_stream(name: &str, bucket: &str) -> String {
+    format!("KV_sb1_{}_{bucket}", part(name))
+}
+
+/// What the subjects of the keys of a bucket begin with.
+#[must_use]
+pub fn bucket_subjects(name: &str, bucket: &str) -> String {
+    format!("$KV.sb1_{}_{bucket}", part(name))
+}
+
 /// Returns a text as one part of a subject: as it is if it is plain, else `=` and its base64url.
 #[must_use]
 pub fn part(text: &str) -> String {
@@ -60,5 +84,9 @@ mod tests {
         let node = NodeId::new("node-1").unwrap();
         assert_eq!(node_subject("s", &node, incarnation), "sb1.s.n.node-1.000102030405060708090a0b0c0d0e0f");
         assert_eq!(beats_subject("a.b"), "sb1.=YS5i.a");
+        assert_eq!(history_stream("s", "Calls"), "sb1_s_h_Calls");
+        assert_eq!(history_subjects("s", "a.b"), "sb1.s.h.=YS5i");
+        assert_eq!(bucket_stream("s", "leases"), "KV_sb1_s_leases");
+        assert_eq!(bucket_subjects("s", "leases"), "$KV.sb1_s_leases");
     }
 }

@@ -23,6 +23,10 @@ pub struct Cluster {
     pub node: String,
     /// `link_bytes`: what a peer has not acknowledged.
     pub link_bytes: usize,
+    /// `seal_subjects`: whether subjects in `JetStream` hide the names of users.
+    pub seal_subjects: bool,
+    /// `storage_wait`: how long something may wait for `JetStream`.
+    pub storage_wait: Duration,
     /// `monitor`: monitoring addresses of the servers, for `check --cluster`.
     pub monitor: Vec<String>,
     /// `credentials_file`
@@ -49,6 +53,8 @@ impl Default for Cluster {
             key_file: None,
             node: String::new(),
             link_bytes: 64 << 20,
+            seal_subjects: false,
+            storage_wait: Duration::from_secs(10),
             monitor: Vec::new(),
             credentials_file: None,
             user_file: None,
@@ -89,6 +95,9 @@ const DRAIN: &str = "limits.drain";
 
 /// The default of `limits.drain` in a cluster.
 const DRAIN_TIME: Duration = Duration::from_secs(45);
+
+/// The least time for `JetStream`.
+const STORAGE_WAIT_MIN: Duration = Duration::from_secs(1);
 
 /// The longest name of a cluster or a node.
 const NAME_MAX: usize = 64;
@@ -139,6 +148,22 @@ pub(crate) static CLUSTER_KEYS: &[Key<Config>] = &[
         unit: "bytes",
         meaning: "What one other node has been sent and has not acknowledged. Beyond that, the link to it breaks and begins \
                   anew, and what was under way is lost: subscribers of `Broker/Cluster/Gap` are told.",
+    },
+    Key {
+        name: "cluster.seal_subjects",
+        slot: Slot::Switch(|it| &mut it.cluster.seal_subjects),
+        default: "false",
+        unit: "",
+        meaning: "Whether users are keyed hashes in the subjects of JetStream, where they are names otherwise. All nodes have the \
+                  same; what was kept under the other names is not found again.",
+    },
+    Key {
+        name: "cluster.storage_wait",
+        slot: Slot::Span(STORAGE_WAIT_MIN, |it| &mut it.cluster.storage_wait),
+        default: r#""10s""#,
+        unit: "",
+        meaning: "How long an event, a retained value or an exclusive source may wait for JetStream. A leader that is killed is \
+                  replaced after 4 to 7 s.",
     },
     Key {
         name: "cluster.monitor",

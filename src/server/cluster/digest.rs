@@ -54,6 +54,7 @@ fn hash(value: &str) -> u64 {
 /// Each item and its value as text. A channel that says nothing but the defaults is as one without a table.
 fn values(config: &Config) -> Vec<(String, String)> {
     let mut values = vec![
+        ("cluster.seal_subjects".to_owned(), config.cluster.seal_subjects.to_string()),
         ("limits.message_bytes".to_owned(), config.limits.message_bytes.to_string()),
         ("protected.patterns".to_owned(), format!("{:?}", sorted(&config.protected))),
         ("requests.only".to_owned(), format!("{:?}", sorted(&config.requests.only))),

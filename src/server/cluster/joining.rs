@@ -1,7 +1,12 @@
 //! [`Joining`]: the start of a node, until it may accept sessions.
 
+use std::future::pending;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tokio::task::JoinHandle;
+
+use super::jetstream::JetStream;
 use super::plane::Plane;
 use super::{ClusterError, digest};
 use crate::cluster::{BusEvent, Refusal};
@@ -16,11 +21,35 @@ const PATIENCE: Duration = Duration::from_secs(15);
 pub(super) struct Joining {
     since: Instant,
     digest: Vec<u8>,
+    storage: Storage,
+}
+
+/// What begins to open the storage.
+type Open = Box<dyn FnOnce() -> JoinHandle<Result<JetStream, ClusterError>>>;
+
+/// The storage. It is opened only after the digests were compared, because streams are made as the configuration says.
+enum Storage {
+    Closed(Option<Open>),
+    Opening(JoinHandle<Result<JetStream, ClusterError>>),
+    Open(Arc<JetStream>),
 }
 
 impl Joining {
-    pub(super) fn new(plane: &Plane) -> Self {
-        Self { since: plane.now(), digest: plane.digest().to_vec() }
+    /// `open` begins to open the storage.
+    pub(super) fn new(plane: &Plane, open: Open) -> Self {
+        Self { since: plane.now(), digest: plane.digest().to_vec(), storage: Storage::Closed(Some(open)) }
+    }
+
+    /// Ready when the storage has been opened.
+    ///
+    /// # Errors
+    /// [`ClusterError`]
+    pub(super) async fn opened(&mut self) -> Result<(), ClusterError> {
+        let Storage::Opening(opening) = &mut self.storage else { return pending().await };
+        let failed = |_| ClusterError::Refused("the storage of the cluster has failed".to_owned());
+        let storage = opening.await.map_err(failed).flatten()?;
+        self.storage = Storage::Open(Arc::new(storage));
+        Ok(())
     }
 
     /// Looks at an event. Returns why this node cannot join, if it says so.
@@ -42,16 +71,25 @@ impl Joining {
         )))
     }
 
-    /// Whether this node may accept sessions.
+    /// The storage, once this node may accept sessions.
     ///
     /// # Errors
     /// [`ClusterError::Refused`] if a live node does not say what it announces.
-    pub(super) fn is_over(&self, plane: &Plane) -> Result<bool, ClusterError> {
+    pub(super) fn outcome(&mut self, plane: &Plane) -> Result<Option<Arc<JetStream>>, ClusterError> {
         let passed = plane.now().saturating_duration_since(self.since);
-        match passed >= LISTEN && plane.is_joined() {
-            true => Ok(true),
-            false if passed < PATIENCE => Ok(false),
-            false => Err(ClusterError::Refused(
+        let knows_all = passed >= LISTEN && plane.is_joined();
+        match &mut self.storage {
+            Storage::Open(storage) if knows_all => Ok(Some(Arc::clone(storage))),
+            Storage::Closed(open) if knows_all => {
+                if let Some(open) = open.take() {
+                    self.storage = Storage::Opening(open());
+                }
+                Ok(None)
+            }
+            // It says itself when it gives up.
+            Storage::Opening(_) => Ok(None),
+            Storage::Closed(_) | Storage::Open(_) if passed < PATIENCE => Ok(None),
+            Storage::Closed(_) | Storage::Open(_) => Err(ClusterError::Refused(
                 "a live node of the cluster does not answer on its link; 'switchboard nodes' on that node says more"
                     .into(),
             )),

@@ -2,12 +2,13 @@
 //! does not let its beats wait.
 //!
 //! `nats` connects, and is the only place that waits for NATS. `plane` has the links, which the router gives messages to.
-//! `check` says whether NATS is set up for nodes, `joining` is the start of a node, until it may accept sessions; `digest` is
+//! `jetstream` is what the cluster keeps, on a thread of its own. `check` says whether NATS is set up for nodes, `joining` is the start of a node, until it may accept sessions; `digest` is
 //! what has to be the same on all nodes, `clock` a clock that does not stop while the machine sleeps.
 
 pub mod check;
 mod clock;
 mod digest;
+mod jetstream;
 mod joining;
 mod nats;
 mod plane;
@@ -18,7 +19,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, SystemTime};
 
 use parking_lot::Mutex;
-use tokio::runtime::Builder;
+use tokio::runtime::{Builder, Runtime};
 use tokio_util::sync::CancellationToken;
 
 use crate::cluster::{Incarnation, Keys, KeysError, NodeId, PeerState, Versions};
@@ -26,6 +27,7 @@ use crate::config::{self, Config};
 use crate::router::{Backplane, Router};
 use crate::store::read_secret;
 use crate::telemetry::metrics::ClusterGauges;
+use jetstream::JetStream;
 use plane::Plane;
 
 /// How long NATS may take to be reached at start.
@@ -62,6 +64,9 @@ impl From<KeysError> for ClusterError {
 /// This node's part in a cluster.
 pub(super) struct Cluster {
     plane: Arc<Plane>,
+    storage: Arc<JetStream>,
+    /// Where the futures of the storage run.
+    storage_runtime: Mutex<Option<Runtime>>,
     stop: CancellationToken,
     thread: Mutex<Option<JoinHandle<()>>>,
     name: String,
@@ -100,7 +105,8 @@ pub(super) struct PeerRow {
 /// A node that is not connected yet.
 pub(super) struct Unjoined {
     plane: Arc<Plane>,
-    settings: config::Cluster,
+    keys: Keys,
+    config: Config,
 }
 
 impl Unjoined {
@@ -109,15 +115,15 @@ impl Unjoined {
     /// # Errors
     /// [`ClusterError::Refused`].
     pub(super) fn open(config: &Config) -> Result<Self, ClusterError> {
-        let settings = config.cluster.clone();
-        let keys = read_keys(&settings)?;
+        let settings = &config.cluster;
+        let keys = read_keys(settings)?;
         let node = NodeId::new(&match settings.node.is_empty() {
             true => own_name(),
             false => settings.node.clone(),
         });
         let node = node.ok_or_else(|| ClusterError::Refused("cluster.node is not a name".to_owned()))?;
-        let plane = Plane::new(&settings, node, keys, digest::of(config));
-        Ok(Self { plane: Arc::new(plane), settings })
+        let plane = Plane::new(settings, node, keys.clone(), digest::of(config));
+        Ok(Self { plane: Arc::new(plane), keys, config: config.clone() })
     }
 
     /// What the router gives messages for other nodes to.
@@ -130,24 +136,33 @@ impl Unjoined {
     /// # Errors
     /// [`ClusterError`].
     pub(super) fn join(self, router: &Arc<Router>) -> Result<Cluster, ClusterError> {
-        let Self { plane, settings } = self;
+        let Self { plane, keys, config } = self;
         let stop = CancellationToken::new();
-        let name = settings.name.clone();
+        let name = config.cluster.name.clone();
+        let storage_runtime =
+            Builder::new_multi_thread().worker_threads(1).thread_name("jetstream").enable_all().build()?;
         let (joined, outcome) = mpsc::sync_channel(1);
         let thread = {
-            let (plane, router, stop) = (Arc::clone(&plane), Arc::clone(router), stop.clone());
+            let node = nats::Joiner { plane: Arc::clone(&plane), router: Arc::clone(router), keys, config };
+            let (stop, storage) = (stop.clone(), storage_runtime.handle().clone());
             let run = move || match Builder::new_current_thread().enable_all().build() {
-                Ok(runtime) => runtime.block_on(nats::run(&settings, &plane, &router, &stop, &joined)),
+                Ok(runtime) => runtime.block_on(nats::run(&node, &storage, &stop, &joined)),
                 Err(error) => drop(joined.send(Err(ClusterError::Thread(error)))),
             };
             thread::Builder::new().name("cluster".to_owned()).spawn(run)?
         };
-        let cluster = Cluster { plane, stop, thread: Mutex::new(Some(thread)), name };
-        match outcome.recv() {
-            Ok(Ok(())) => Ok(cluster),
-            Ok(Err(error)) => Err(error),
-            Err(_) => Err(ClusterError::Refused("the thread of the cluster has ended".to_owned())),
-        }
+        let ended = || ClusterError::Refused("the thread of the cluster has ended".to_owned());
+        let outcome = outcome.recv().map_err(|_| ended()).flatten();
+        let storage = match outcome {
+            Ok(storage) => storage,
+            Err(error) => {
+                // The caller may be a task.
+                storage_runtime.shutdown_background();
+                return Err(error);
+            }
+        };
+        let (storage_runtime, thread) = (Mutex::new(Some(storage_runtime)), Mutex::new(Some(thread)));
+        Ok(Cluster { plane, storage, storage_runtime, stop, thread, name })
     }
 }
 
@@ -160,6 +175,11 @@ impl Cluster {
     /// The cluster, as operators see it.
     pub(super) fn view(&self) -> View {
         self.plane.view(&self.name)
+    }
+
+    /// What the cluster keeps.
+    pub(super) fn storage(&self) -> &Arc<JetStream> {
+        &self.storage
     }
 
     /// Whether NATS is connected, and this node receives its own beats.
@@ -183,6 +203,9 @@ impl Cluster {
             && thread.join().is_err()
         {
             tracing::error!("the thread of the cluster has failed");
+        }
+        if let Some(runtime) = self.storage_runtime.lock().take() {
+            runtime.shutdown_background();
         }
     }
 }

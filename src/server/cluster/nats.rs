@@ -1,20 +1,23 @@
 //! The connection to NATS: the only place of a node that waits for it.
 
+use std::future::pending;
 use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 use std::time::Duration;
 
 use async_nats::{Client, ConnectOptions, Event, Message, ServerAddr, SubscribeError, Subscriber};
 use futures_util::{FutureExt, StreamExt};
+use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
+use super::jetstream::JetStream;
 use super::joining::Joining;
 use super::plane::Plane;
 use super::{ClusterError, NATS_WAIT, date};
-use crate::cluster::{BusEvent, Inbound, Incarnation, Outbound};
-use crate::config;
+use crate::cluster::{BusEvent, Inbound, Incarnation, Keys, Outbound};
+use crate::config::{self, Config};
 use crate::router::{Lost, Router};
 use crate::store::read_secret;
 
@@ -36,26 +39,41 @@ const IDLE: Duration = Duration::from_secs(1);
 /// How many messages are handled before the other direction has its turn.
 const TURN: usize = 256;
 
-/// Connects, joins the cluster, says so, and serves the links until `stop`.
-pub(super) async fn run(
-    settings: &config::Cluster,
-    plane: &Plane,
-    router: &Arc<Router>,
-    stop: &CancellationToken,
-    joined: &SyncSender<Result<(), ClusterError>>,
-) {
-    let (changes, changed) = mpsc::channel(64);
-    let outcome = match connect(settings, plane, changes).await {
-        Ok(client) => match Node::subscribe(client, plane, router, changed).await {
-            Ok(node) => node.serve(stop, joined).await,
-            Err(error) => Err(unreachable(settings, &error)),
-        },
-        Err(error) => Err(error),
-    };
-    if let Err(error) = outcome {
+/// What a node needs to join.
+pub(super) struct Joiner {
+    pub(super) plane: Arc<Plane>,
+    pub(super) router: Arc<Router>,
+    pub(super) keys: Keys,
+    pub(super) config: Config,
+}
+
+/// Who waits until the node has joined.
+type Joined = SyncSender<Result<Arc<JetStream>, ClusterError>>;
+
+/// Connects, joins the cluster, says so, and serves the links until `stop`. The storage is opened on a runtime of its own.
+pub(super) async fn run(node: &Joiner, storage: &Handle, stop: &CancellationToken, joined: &Joined) {
+    if let Err(error) = connect_and_serve(node, storage, stop, joined).await {
         // Nobody listens any more after the start.
         joined.send(Err(error)).ok();
     }
+}
+
+async fn connect_and_serve(
+    node: &Joiner,
+    storage: &Handle,
+    stop: &CancellationToken,
+    joined: &Joined,
+) -> Result<(), ClusterError> {
+    let Joiner { plane, router, keys, config } = node;
+    let (changes, changed) = mpsc::channel(64);
+    let client = connect(&config.cluster, plane, changes).await?;
+    let open = {
+        let (client, keys, config, storage) = (client.clone(), keys.clone(), config.clone(), storage.clone());
+        move || storage.spawn(async move { JetStream::open(client, &keys, &config).await })
+    };
+    let joining = Joining::new(plane, Box::new(open));
+    let node = Node::subscribe(client, plane, router, changed).await;
+    node.map_err(|error| unreachable(&config.cluster, &error))?.serve(joining, stop, joined).await
 }
 
 fn unreachable(settings: &config::Cluster, error: &dyn std::fmt::Display) -> ClusterError {
@@ -180,6 +198,8 @@ enum Turn {
     /// Something from NATS, and on which subscription.
     Arrived(Inbound, Option<Message>),
     Changed(Option<Change>),
+    /// The storage was opened, or cannot be.
+    Opened(Result<(), ClusterError>),
     Woken,
     Due,
     Stop,
@@ -201,14 +221,10 @@ impl<'a> Node<'a> {
     }
 
     /// Serves the links, also while this node joins.
-    async fn serve(
-        mut self,
-        stop: &CancellationToken,
-        joined: &SyncSender<Result<(), ClusterError>>,
-    ) -> Result<(), ClusterError> {
-        let mut joining = Some(Joining::new(self.plane));
+    async fn serve(mut self, joining: Joining, stop: &CancellationToken, joined: &Joined) -> Result<(), ClusterError> {
+        let mut joining = Some(joining);
         loop {
-            let turn = self.turn(stop, joining.as_ref()).await;
+            let turn = self.turn(stop, joining.as_mut()).await;
             match turn {
                 Turn::Stop => return Ok(()),
                 Turn::Arrived(_, None) | Turn::Changed(None) => {
@@ -218,7 +234,8 @@ impl<'a> Node<'a> {
                 Turn::Arrived(from, Some(message)) => self.arrived(from, &message),
                 Turn::Changed(Some(Change::Connected)) => self.connected(),
                 Turn::Changed(Some(Change::Disconnected)) => self.disconnected(),
-                Turn::Woken | Turn::Due => {}
+                Turn::Opened(Err(error)) => return Err(error),
+                Turn::Opened(Ok(())) | Turn::Woken | Turn::Due => {}
             }
             // What has arrived already comes before the timers: it may be what they wait for.
             self.plane.timeout();
@@ -229,19 +246,23 @@ impl<'a> Node<'a> {
                 self.happened(event).await;
             }
             self.transmit().await;
-            if let Some(starting) = &joining
-                && starting.is_over(self.plane)?
-            {
+            if let Some(storage) = joining.as_mut().map(|it| it.outcome(self.plane)).transpose()?.flatten() {
                 joining = None;
                 self.plane.say_live();
-                joined.send(Ok(())).ok();
+                joined.send(Ok(storage)).ok();
             }
         }
     }
 
-    async fn turn(&mut self, stop: &CancellationToken, joining: Option<&Joining>) -> Turn {
+    async fn turn(&mut self, stop: &CancellationToken, joining: Option<&mut Joining>) -> Turn {
         let due = self.plane.sleep().unwrap_or(IDLE);
-        let due = joining.map_or(due, |joining| joining.sleep(self.plane).min(due));
+        let due = joining.as_ref().map_or(due, |joining| joining.sleep(self.plane).min(due));
+        let opened = async {
+            match joining {
+                Some(joining) => joining.opened().await,
+                None => pending().await,
+            }
+        };
         let own = Inbound::Node(self.incarnation);
         tokio::select! {
             biased;
@@ -250,6 +271,7 @@ impl<'a> Node<'a> {
             message = self.beats.next() => Turn::Arrived(Inbound::Beats, message),
             message = self.own.next() => Turn::Arrived(own, message),
             () = self.plane.woken() => Turn::Woken,
+            outcome = opened => Turn::Opened(outcome),
             () = sleep_until(Instant::now() + due) => Turn::Due,
         }
     }

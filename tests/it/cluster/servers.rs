@@ -56,7 +56,9 @@ impl Servers {
                 ),
             };
             let text = format!(
-                "server_name: {name}\nlisten: \"127.0.0.1:{port}\"\nping_interval: \"1s\"\nping_max: 2\n{cluster}"
+                "server_name: {name}\nlisten: \"127.0.0.1:{port}\"\nping_interval: \"1s\"\nping_max: 2\n\
+                 jetstream {{ store_dir: \"{}\" }}\n{cluster}",
+                servers.folder.path().join(&name).display()
             );
             std::fs::write(&config, text).unwrap();
             let child = servers.spawn(&config);
