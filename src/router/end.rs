@@ -153,7 +153,13 @@ impl Router {
             let mut holds = session.holds.lock();
             holds.close();
             let asked: Vec<_> = holds.asked.values().cloned().collect();
-            (std::mem::take(&mut holds.subscriptions), holds.will.take(), holds.lease.take(), holds.given_in_order(), asked)
+            (
+                std::mem::take(&mut holds.subscriptions),
+                holds.will.take(),
+                holds.lease.take(),
+                holds.given_in_order(),
+                asked,
+            )
         };
         // From here on nothing is pushed to it, and it is given nothing.
         session.outbox().end(End::Detached);

@@ -138,7 +138,7 @@ use crate::telemetry::metrics::Metrics;
 use crate::telemetry::recorder::{Recorder, What};
 use backplane::Cluster;
 use call::Calls;
-use commit::Commits;
+use commit::{Awaited, Commits};
 use disk::DiskReads;
 use ended::EndedSessions;
 use hint::Hints;
@@ -226,6 +226,8 @@ pub struct Routed {
     pub secret: bool,
     /// It has to be on disk first. The rest of this follows then.
     pub ticket: Option<Box<CommitTicket>>,
+    /// What other nodes have to take before its sender is told.
+    awaited: Awaited,
 }
 
 /// The facts of `Broker/Message/Receipt`.
@@ -398,7 +400,7 @@ impl Router {
     ) -> Result<Option<Arc<Session>>, NotAttached> {
         check_not_own(&registration.source)?;
         let exclusive = registration.identity.exclusive;
-        if exclusive && lease.is_none() && self.needs_leases() {
+        if exclusive && self.needs_leases() && lease.as_ref().is_none_or(LeaseHold::is_lost) {
             return Err(NotAttached::Leaseless);
         }
         let role = Role::of(&registration.identity.principal);

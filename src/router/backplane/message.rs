@@ -61,6 +61,27 @@ pub(in crate::router) enum Message<'a> {
         /// Its time limit is over: the handler is late.
         late: bool,
     },
+    /// A retained event that the bucket has with this revision.
+    Retained {
+        revision: u64,
+        /// Sessions that match it are to receive it. Otherwise it is only kept.
+        is_event: bool,
+        /// A service sent it, or an adapter.
+        by_service: bool,
+        #[serde(borrow)]
+        event: Sent<'a>,
+    },
+    /// The bucket has cleared a value with this revision, for an operator.
+    Cleared {
+        revision: u64,
+        /// To whom it belonged; `None`: a shared channel.
+        user: Option<&'a str>,
+        /// Canonical, with slashes.
+        triple: &'a str,
+        target: Option<&'a str>,
+    },
+    /// The bucket has something that was not sent.
+    ReadValues,
     /// The sender claims a lease that the receiver has. Is its session away?
     AskLease {
         /// The claim of the sender.
@@ -210,7 +231,10 @@ impl Message<'_> {
     /// Writes the message. It may hold a password.
     pub(in crate::router) fn write(&self) -> Zeroizing<Vec<u8>> {
         let text = match self {
-            Self::Event(event) | Self::Grouped { event, .. } | Self::Returned { event, .. } => event.text.len(),
+            Self::Event(event)
+            | Self::Grouped { event, .. }
+            | Self::Returned { event, .. }
+            | Self::Retained { event, .. } => event.text.len(),
             Self::Request(request) => request.text.len(),
             Self::Answer { text, .. } => text.len(),
             Self::Snapshot { .. }
@@ -218,6 +242,8 @@ impl Message<'_> {
             | Self::Gone(_)
             | Self::Failed { .. }
             | Self::Cancel { .. }
+            | Self::Cleared { .. }
+            | Self::ReadValues
             | Self::AskLease { .. }
             | Self::Lease { .. } => 0,
         };

@@ -96,7 +96,7 @@ impl Peer {
     }
 
     /// What it has taken of what this node announced.
-    pub(super) fn acknowledged(&self) -> &Acknowledged {
+    pub(in crate::router) fn acknowledged(&self) -> &Acknowledged {
         &self.acknowledged
     }
 
@@ -167,6 +167,7 @@ impl Router {
                 other => self.changed(now, peer, other),
             }
         }
+        self.note_values_missed();
         // Told only now, so that a session that is told can reach the handlers of the one that joined.
         for who in joined {
             self.tell_presence_of(now, &who, Presence::Joined);
@@ -177,6 +178,7 @@ impl Router {
     pub(super) fn forget_peer(&self, now: Instant, peer: &Arc<Peer>) {
         peer.acknowledged.lost();
         self.leases_unanswered(peer);
+        self.note_values_missed();
         if let Some(cluster) = &self.cluster {
             cluster.cut_off.lost(now, peer.node());
         }

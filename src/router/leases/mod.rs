@@ -134,7 +134,7 @@ impl LeaseTicket {
 
 impl LeaseHold {
     /// Whether the lease is no longer this node's.
-    fn is_lost(&self) -> bool {
+    pub(super) fn is_lost(&self) -> bool {
         self.0.is_lost.load(Ordering::SeqCst)
     }
 }
@@ -253,7 +253,11 @@ impl Router {
     pub fn lease_lost(&self, now: Instant, name: &LeaseName, claim: u64) {
         let Some(leases) = &self.leases else { return };
         if leases.lose(name, Some(claim)) {
-            tracing::warn!(source = &*name.source, user = name.user.as_deref(), "the lease of an exclusive source is lost");
+            tracing::warn!(
+                source = &*name.source,
+                user = name.user.as_deref(),
+                "the lease of an exclusive source is lost"
+            );
             self.end_leaseless(now, name);
         }
     }
