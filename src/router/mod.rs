@@ -27,7 +27,7 @@
 //! 8. `Retained::gate`. A subscription holds it for writing over its reply and its entry in the index; a retained event
 //!    holds it for reading over its value and the look-up of its subscribers. A channel that gets another scope holds it for
 //!    writing over the removal of its values.
-//! 9. `Retained::buckets`, then one bucket, then `Accounts::state`.
+//! 9. `Retained::buckets`, then one bucket, then `Accounts::state`. `Cleared` comes after `Retained::order`.
 //! 10. `Turns::state`, then `Requests::blocked`.
 //! 11. `Requests::by_deadline`, a shard.
 //! 12. `HeldPresence::changes`. Held over the push of a presence event to its session.
@@ -39,7 +39,7 @@
 //! 18. `Outbox::state`. Held over the check whether its session may receive a frame. Tasks are woken after its release.
 //! 19. `Session::permissions`, `Session::proof`, `Session::address`, `HintAllowance::full_at`, `Hints::logged`, `Ids::random`,
 //!     `Commits::queue`, `Forgotten::lost`, `DiskReads`, `PendingCommits::waiting`, `EndedSessions`, `Resumes::away`,
-//!     `Resumes::by_id`, a shard, those of `resume::kept`, `Calls`, `Call::state`, `Leases::state`,
+//!     `Resumes::by_id`, a shard, those of `resume::kept`, `Calls`, `Call::state`, `Leases::state`, `Cleared`,
 //!     `Peer::wants`, `Peer::leaving`, `Peer::asked`, `CutOff::state`, those of a [`Backplane`]. No other lock is taken while one of them is
 //!     held.
 //! 20. `Taps::list`, then `Queue::waiting` of one tap; and a ring of the flight recorder, which a worker takes only if nobody
@@ -103,7 +103,7 @@ pub use disk::{DiskRead, ReadQueue};
 pub use end::Ending;
 pub use history::{Found, Kept, LookTicket, Position, RecoverReason, Recovered};
 pub use ids::{Ids, RequestId, SessionId, SubscriptionId};
-pub use leases::{LeaseAnswer, LeaseClaim, LeaseHold, LeaseHolder, LeaseKeeper, LeaseName, LeaseTicket};
+pub use leases::{GivenUp, LeaseAnswer, LeaseClaim, LeaseHold, LeaseHolder, LeaseKeeper, LeaseName, LeaseTicket};
 pub use lists::{
     ApplicationRow, ChannelHistory, ChannelRow, Filter, Load, LogRow, QueueDepth, RequestRow, RequestState,
     RetainedItem, RetainedRow, SessionRow, SessionSort, SubscriptionItem, SubscriptionRow,

@@ -94,9 +94,17 @@ pub(in crate::router) enum Message<'a> {
         claim: u64,
         #[serde(borrow)]
         lease: LeaseOf<'a>,
-        /// When the session registered that has it, in milliseconds since 1970; `None`: the lease was given up.
-        since_ms: Option<u64>,
+        answer: LeaseGiven,
     },
+}
+
+/// Whether a node has given a lease up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(in crate::router) enum LeaseGiven {
+    /// It has, with all of its claims up to this one.
+    Up { claims: u64 },
+    /// It has not: a session registered at this time, in milliseconds since 1970.
+    No { since_ms: u64 },
 }
 
 /// The lease of an exclusive source.

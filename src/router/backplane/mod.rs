@@ -180,7 +180,7 @@ impl Router {
             }
             Message::ReadValues => self.note_values_missed(),
             Message::AskLease { claim, lease } => self.lease_asked(now, &peer, claim, lease),
-            Message::Lease { claim, lease, since_ms } => self.lease_told(now, &peer, claim, lease, since_ms),
+            Message::Lease { claim, lease, answer } => self.lease_told(now, &peer, claim, lease, answer),
         }
         true
     }

@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use super::{LeaseClaim, LeaseHolder, LeaseName, Leases, in_use};
+use super::{GivenUp, LeaseClaim, LeaseHolder, LeaseName, Leases, in_use};
 use crate::router::Router;
 use crate::router::backplane::Peer;
-use crate::router::backplane::message::{LeaseOf, Message};
+use crate::router::backplane::message::{LeaseGiven, LeaseOf, Message};
 
 /// The latest time at which a session can have registered, in milliseconds: beyond it, times are not written.
 const SINCE_MAX: u64 = 1 << 45;
@@ -42,61 +42,57 @@ impl Router {
     /// A node claims a lease that this one has. Sessions that are away end, and the lease is given up unless there is another
     /// session.
     pub(in crate::router) fn lease_asked(&self, now: Instant, peer: &Arc<Peer>, claim: u64, lease: LeaseOf<'_>) {
-        let name = LeaseName::from(lease);
-        let since = self.give_up_lease(now, &name);
-        let since_ms = since.map(|since| {
-            let since = since.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-            u64::try_from(since.as_millis()).unwrap_or_default()
-        });
-        peer.send(&Message::Lease { claim, lease, since_ms });
+        let answer = match self.give_up_lease(now, &LeaseName::from(lease)) {
+            Ok(claims) => LeaseGiven::Up { claims },
+            Err(since) => {
+                let since = since.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+                LeaseGiven::No { since_ms: u64::try_from(since.as_millis()).unwrap_or_default() }
+            }
+        };
+        peer.send(&Message::Lease { claim, lease, answer });
     }
 
-    /// Gives a lease up if no session of its source has a connection. Returns since when there is one otherwise.
-    fn give_up_lease(&self, now: Instant, name: &LeaseName) -> Option<SystemTime> {
+    /// Gives a lease up if no session of its source has a connection. Returns the last claim that is given up.
+    ///
+    /// # Errors
+    /// Since when a session has the source.
+    fn give_up_lease(&self, now: Instant, name: &LeaseName) -> Result<u64, SystemTime> {
         let sessions = || self.presence.of_source(name.user.as_ref(), &name.source);
         for session in sessions().iter().filter(|session| session.is_away()) {
             self.displace(now, session);
         }
-        // One that returned at this moment keeps its source.
-        if let Some(session) = sessions().iter().find(|session| session.holds.lock().lease.is_some()) {
-            return Some(session.since);
+        // A session that returned at this moment keeps its source, and one that registers gets it.
+        match self.leases.as_ref().map_or(Err(0), |leases| leases.has(name)) {
+            Err(claims) => Ok(claims),
+            Ok(()) => Err(sessions().first().map_or_else(|| self.date(now), |session| session.since)),
         }
-        // A connection may be about to register with the lease.
-        if let Some(leases) = &self.leases
-            && leases.lose(name, None)
-        {
-            self.end_leaseless(now, name);
-        }
-        None
     }
 
-    /// A node says whether it has given up a lease; it has not if its session registered at some time.
+    /// A node says whether it has given up a lease.
     pub(in crate::router) fn lease_told(
         &self,
         now: Instant,
         peer: &Peer,
         claim: u64,
         lease: LeaseOf<'_>,
-        since_ms: Option<u64>,
+        answer: LeaseGiven,
     ) {
         let Some(leases) = &self.leases else { return };
         let name = LeaseName::from(lease);
-        let was_asked = {
+        let asked = {
             let state = leases.state.lock();
             let seek = state.sought.get(&name).filter(|seek| seek.claim == claim);
-            seek.and_then(|seek| seek.asked.as_ref()).is_some_and(|holder| &*holder.node == peer.node())
+            seek.and_then(|seek| seek.asked.clone()).filter(|holder| &*holder.node == peer.node())
         };
-        if !was_asked {
-            return;
-        }
-        match since_ms {
-            Some(since_ms) => {
+        let Some(holder) = asked else { return };
+        match answer {
+            LeaseGiven::No { since_ms } => {
                 let since = SystemTime::UNIX_EPOCH + Duration::from_millis(since_ms.min(SINCE_MAX));
                 leases.answer(&name, claim, Err(in_use(Some(since))));
             }
-            None => {
-                let given_up_by = Some(Arc::from(peer.node()));
-                leases.keeper.take(LeaseClaim { id: claim, name, since: self.date(now), given_up_by });
+            LeaseGiven::Up { claims } => {
+                let given_up = Some(GivenUp { holder, claims });
+                leases.keeper.take(LeaseClaim { id: claim, name, since: self.date(now), given_up });
             }
         }
     }

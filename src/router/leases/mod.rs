@@ -44,8 +44,17 @@ pub struct LeaseClaim {
     pub name: LeaseName,
     /// When.
     pub since: SystemTime,
-    /// This node has given the lease up, so it may be taken though it is still there.
-    pub given_up_by: Option<Arc<str>>,
+    /// What may be taken though it is still there.
+    pub given_up: Option<GivenUp>,
+}
+
+/// What a node has given up of a lease.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GivenUp {
+    /// Who.
+    pub holder: LeaseHolder,
+    /// The claims up to this one.
+    pub claims: u64,
 }
 
 /// Who has a lease.
@@ -53,6 +62,8 @@ pub struct LeaseClaim {
 pub struct LeaseHolder {
     /// The name of a node; empty if it cannot be read.
     pub node: Arc<str>,
+    /// Its incarnation when it started.
+    pub incarnation: [u8; 16],
     /// When its session registered; `None` if it cannot be read.
     pub since: Option<SystemTime>,
 }
@@ -178,10 +189,22 @@ impl Leases {
         true
     }
 
+    /// Whether a session has a lease, or a connection is about to register one. Otherwise returns the last claim of this node.
+    fn has(&self, name: &LeaseName) -> Result<(), u64> {
+        let state = self.state.lock();
+        let lease = state.held.get(name).and_then(|(_, lease)| lease.upgrade());
+        let has = lease.is_some() || state.sought.contains_key(name);
+        // Every later claim begins after this, because it needs the same lock.
+        let last = self.claims.load(Ordering::Relaxed);
+        drop(state);
+        drop(lease);
+        if has { Ok(()) } else { Err(last) }
+    }
+
     /// Lets a lease count as lost. Returns whether this node had it by this claim.
-    fn lose(&self, name: &LeaseName, claim: Option<u64>) -> bool {
+    fn lose(&self, name: &LeaseName, claim: u64) -> bool {
         let mut state = self.state.lock();
-        let is_it = state.held.get(name).is_some_and(|(held, _)| claim.is_none_or(|claim| claim == *held));
+        let is_it = state.held.get(name).is_some_and(|(held, _)| claim == *held);
         let lost = if is_it { state.held.remove(name) } else { None };
         let lease = lost.and_then(|(_, lease)| lease.upgrade());
         drop(state);
@@ -230,7 +253,7 @@ impl Router {
         let claim = leases.claims.fetch_add(1, Ordering::Relaxed) + 1;
         state.sought.insert(name.clone(), Seek { claim, waiting: vec![sender], asked: None });
         drop(state);
-        leases.keeper.take(LeaseClaim { id: claim, name, since: self.date(now), given_up_by: None });
+        leases.keeper.take(LeaseClaim { id: claim, name, since: self.date(now), given_up: None });
     }
 
     /// The keeper of leases says what became of a claim.
@@ -252,7 +275,7 @@ impl Router {
     /// A lease that was taken by this claim is no longer this node's: its session ends with 4404.
     pub fn lease_lost(&self, now: Instant, name: &LeaseName, claim: u64) {
         let Some(leases) = &self.leases else { return };
-        if leases.lose(name, Some(claim)) {
+        if leases.lose(name, claim) {
             tracing::warn!(
                 source = &*name.source,
                 user = name.user.as_deref(),

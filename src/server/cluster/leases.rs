@@ -5,7 +5,7 @@
 //! incarnation with which the node started, and its session; what is written depends on the revision that is there, so of two
 //! nodes one is first.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -22,7 +22,7 @@ use tokio::time::sleep;
 use super::jetstream::{JetStream, LEASES, Put, Read, StorageError};
 use super::plane::Plane;
 use crate::cluster::{Lease, LeaseStep, LeaseTimes, StoredAt, part};
-use crate::router::{LeaseAnswer, LeaseClaim, LeaseHolder, LeaseKeeper, LeaseName, Router, SessionId};
+use crate::router::{GivenUp, LeaseAnswer, LeaseClaim, LeaseHolder, LeaseKeeper, LeaseName, Router, SessionId};
 
 /// How often leases are looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
@@ -39,8 +39,18 @@ const SINCE_MAX: u64 = 1 << 45;
 /// What the router wants of the task that has the leases.
 enum Order {
     Take(LeaseClaim),
-    Describe { claim: u64, name: LeaseName, session: SessionId, since: SystemTime },
-    Release { claim: u64, name: LeaseName },
+    Describe {
+        claim: u64,
+        name: LeaseName,
+        session: SessionId,
+        since: SystemTime,
+    },
+    Release {
+        claim: u64,
+        name: LeaseName,
+    },
+    /// The node ends, and with it all of its sessions.
+    ReleaseAll,
 }
 
 /// Where the router leaves its orders. There are a few for each session, so their number is bounded by that of sessions.
@@ -59,6 +69,11 @@ impl LeaseDesk {
         orders.push_back(order);
         drop(orders);
         self.wake.notify_one();
+    }
+
+    /// Releases all leases: no session is left that could have one.
+    pub(super) fn release_all(&self) {
+        self.order(Order::ReleaseAll);
     }
 
     /// Whether every order is carried out, and every lease that was released is removed.
@@ -105,9 +120,19 @@ impl Value {
         self.node == other.node && self.incarnation == other.incarnation
     }
 
+    /// Whether its node has given it up.
+    fn is_in(&self, GivenUp { holder, claims }: &GivenUp) -> bool {
+        *self.node == *holder.node && self.incarnation == holder.incarnation && self.claim <= *claims
+    }
+
     fn since(&self) -> SystemTime {
         SystemTime::UNIX_EPOCH + Duration::from_millis(self.since_ms.min(SINCE_MAX))
     }
+}
+
+/// Who has a lease whose value does not open.
+fn unknown() -> LeaseHolder {
+    LeaseHolder { node: "".into(), incarnation: [0; 16], since: None }
 }
 
 fn millis(since: SystemTime) -> u64 {
@@ -170,7 +195,7 @@ impl Leasing {
             since_ms: 0,
         };
         let bucket = Arc::new(Bucket { storage, plane, times });
-        let mut table = Table { desk, router, bucket, me, held: HashMap::new(), operations: FuturesUnordered::new() };
+        let mut table = Table { desk, router, bucket, me, held: BTreeMap::new(), operations: FuturesUnordered::new() };
         loop {
             tokio::select! {
                 Some(done) = table.operations.next() => table.done(done),
@@ -189,7 +214,7 @@ struct Table {
     bucket: Arc<Bucket>,
     /// What the values of this node have in common.
     me: Value,
-    held: HashMap<LeaseName, Held>,
+    held: BTreeMap<LeaseName, Held>,
     operations: FuturesUnordered<Operation>,
 }
 
@@ -206,18 +231,22 @@ impl Table {
                     }
                 }
                 Order::Release { claim, name } => self.release(claim, &name),
+                Order::ReleaseAll => {
+                    let all: Vec<_> = self.held.iter().map(|(name, held)| (name.clone(), held.value.claim)).collect();
+                    all.iter().for_each(|(name, claim)| self.release(*claim, name));
+                }
             }
             self.desk.done();
         }
     }
 
     fn take(&mut self, claim: LeaseClaim) {
-        let LeaseClaim { id: claim, name, since, given_up_by } = claim;
+        let LeaseClaim { id: claim, name, since, given_up } = claim;
         let value = Value { claim, since_ms: millis(since), ..self.me.clone() };
         self.held.insert(name.clone(), Held { value: value.clone(), lease: None });
         let bucket = Arc::clone(&self.bucket);
         self.operations.push(Box::pin(async move {
-            let outcome = bucket.claim(&name, &value, given_up_by.as_deref()).await;
+            let outcome = bucket.claim(&name, &value, given_up.as_ref()).await;
             Done::Claimed { name, claim, outcome }
         }));
     }
@@ -332,7 +361,7 @@ impl Bucket {
     }
 
     /// Takes a lease: one that nobody has, that this node has by an earlier claim, or that its node has given up.
-    async fn claim(&self, name: &LeaseName, value: &Value, given_up_by: Option<&str>) -> Claimed {
+    async fn claim(&self, name: &LeaseName, value: &Value, given_up: Option<&GivenUp>) -> Claimed {
         let until = self.plane.now() + self.storage.wait();
         let mut expected = 0;
         loop {
@@ -342,13 +371,13 @@ impl Bucket {
                 Err(StorageError::Conflict) => match self.last(name).await {
                     Ok(Last::Free(revision)) => expected = revision,
                     Ok(Last::Value(revision, other)) => {
-                        if !other.is_of_node_of(value) && given_up_by != Some(&other.node) {
-                            let since = Some(other.since());
-                            return Claimed::Held(LeaseHolder { node: other.node.into(), since });
+                        if !other.is_of_node_of(value) && !given_up.is_some_and(|given_up| other.is_in(given_up)) {
+                            let (since, incarnation) = (Some(other.since()), other.incarnation);
+                            return Claimed::Held(LeaseHolder { node: other.node.into(), incarnation, since });
                         }
                         expected = revision;
                     }
-                    Ok(Last::Unreadable) => return Claimed::Held(LeaseHolder { node: "".into(), since: None }),
+                    Ok(Last::Unreadable) => return Claimed::Held(unknown()),
                     Err(_) => sleep(AGAIN).await,
                 },
                 Err(StorageError::TooLarge) => return Claimed::Unavailable,

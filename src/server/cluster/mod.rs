@@ -229,6 +229,7 @@ impl Cluster {
     pub(super) fn stop(&self) {
         let until = self.plane.now() + LAST_MESSAGES;
         self.router.end_commits();
+        self.leases.release_all();
         let waits = || self.router.uncommitted() > 0 || !self.leases.is_idle() || self.plane.has_unacknowledged();
         while waits() && self.plane.now() < until {
             thread::sleep(Duration::from_millis(5));

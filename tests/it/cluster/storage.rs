@@ -16,8 +16,8 @@ use wire::{ErrorCode, Refusal};
 /// What all nodes see.
 #[derive(Default)]
 pub(super) struct Storage {
-    /// The node that has a lease, and since when.
-    leases: Mutex<HashMap<LeaseName, (String, SystemTime)>>,
+    /// The node that has a lease, by which claim, and since when.
+    leases: Mutex<HashMap<LeaseName, (String, u64, SystemTime)>>,
     /// The last value of each place, or that it was cleared, by revision.
     values: Mutex<BTreeMap<u64, Change>>,
     revisions: AtomicU64,
@@ -39,7 +39,7 @@ impl Storage {
     /// The node that has the lease of a source.
     pub(super) fn holder(&self, user: &str, source: &str) -> Option<String> {
         let name = LeaseName { user: Some(user.into()), source: source.into() };
-        self.leases.lock().get(&name).map(|(node, _)| node.clone())
+        self.leases.lock().get(&name).map(|(node, ..)| node.clone())
     }
 
     /// Puts what the next event of a queue needs. `None`: there is no event.
@@ -91,15 +91,20 @@ impl Storage {
         }
         let mut leases = self.leases.lock();
         match leases.get(&claim.name) {
-            Some((holder, since)) if holder != node && claim.given_up_by.as_deref() != Some(holder) => {
-                LeaseAnswer::Held(LeaseHolder { node: holder.as_str().into(), since: Some(*since) })
+            Some((holder, by, since)) if holder != node && !is_given_up(claim, holder, *by) => {
+                let (node, incarnation) = (holder.as_str().into(), [0; 16]);
+                LeaseAnswer::Held(LeaseHolder { node, incarnation, since: Some(*since) })
             }
             _ => {
-                leases.insert(claim.name.clone(), (node.to_owned(), claim.since));
+                leases.insert(claim.name.clone(), (node.to_owned(), claim.id, claim.since));
                 LeaseAnswer::Taken
             }
         }
     }
+}
+
+fn is_given_up(claim: &LeaseClaim, holder: &str, by: u64) -> bool {
+    claim.given_up.as_ref().is_some_and(|given_up| *given_up.holder.node == *holder && by <= given_up.claims)
 }
 
 fn place(change: &Change) -> Option<&Place> {
@@ -159,7 +164,7 @@ impl LeaseKeeper for Keeper {
         if held.get(name) == Some(&claim) {
             held.remove(name);
             let mut leases = self.storage.leases.lock();
-            if leases.get(name).is_some_and(|(node, _)| *node == self.node) {
+            if leases.get(name).is_some_and(|(node, by, _)| *node == self.node && *by == claim) {
                 leases.remove(name);
             }
         }

@@ -91,6 +91,7 @@ impl Task {
     async fn serve(mut self) {
         let router = Arc::clone(&self.bucket.router);
         loop {
+            self.clear_forgotten();
             self.start_puts();
             self.reader.start(&self.bucket);
             let missed = async {
@@ -150,7 +151,6 @@ impl Task {
                 router.finish_revised(now(), batch, Err(&refusal(&error)));
             }
         }
-        self.clear_forgotten();
     }
 
     /// Clears values that are in the bucket although a reload has ended them.
