@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use super::MESSAGE_BYTES_MAX;
 use super::packet::{Data, Part, SnapshotMark, Start};
+use super::{MESSAGE_BYTES_MAX, MessageBytes};
 use crate::wiped::Wiped;
 
 /// How often a peer is asked to send again what is missing.
@@ -47,9 +47,9 @@ pub(super) enum Taken {
     /// It is the beginning or the middle of a message.
     Part(Option<Begun>),
     /// A message is complete.
-    Whole(Bytes),
+    Whole(MessageBytes),
     /// A snapshot is complete.
-    Snapshot(Option<Begun>, Bytes),
+    Snapshot(Option<Begun>, MessageBytes),
 }
 
 /// The part was the first one of a snapshot.
@@ -136,7 +136,7 @@ impl Incoming {
                     self.partial = Some(partial);
                     return Taken::Part(begun);
                 }
-                Bytes::from_owner(partial.bytes.into_bytes())
+                Bytes::from_owner(partial.bytes.into_bytes()).into()
             }
         };
         match partial.is_snapshot {
@@ -192,8 +192,12 @@ mod tests {
     use super::*;
     use crate::cluster::bus::start;
 
+    fn bytes(bytes: &'static [u8]) -> MessageBytes {
+        Bytes::from_static(bytes).into()
+    }
+
     fn part(start: Start, last: bool) -> Part {
-        Part { start, last, bytes: Bytes::from_static(b"x") }
+        Part { start, last, bytes: bytes(b"x") }
     }
 
     fn mark(answer: bool) -> SnapshotMark {
@@ -212,7 +216,7 @@ mod tests {
     fn begun() -> Incoming {
         let mut incoming = Incoming::new(start());
         let begun = Begun { mark: mark(false), gap: false };
-        assert_eq!(snapshot(&mut incoming, 1), Taken::Snapshot(Some(begun), Bytes::from_static(b"x")));
+        assert_eq!(snapshot(&mut incoming, 1), Taken::Snapshot(Some(begun), bytes(b"x")));
         incoming
     }
 
@@ -248,10 +252,10 @@ mod tests {
         assert_eq!(incoming.take(2, part(Start::Message, false)), Taken::Part(None));
         assert_eq!(incoming.take(4, part(Start::Continues, true)), Taken::No);
         assert_eq!(incoming.take(3, part(Start::Continues, false)), Taken::Part(None));
-        assert_eq!(incoming.take(4, part(Start::Continues, true)), Taken::Whole(Bytes::from_static(b"xxx")));
+        assert_eq!(incoming.take(4, part(Start::Continues, true)), Taken::Whole(bytes(b"xxx")));
         assert!(matches!(incoming.take(5, part(Start::Snapshot(mark(true)), false)), Taken::Part(Some(_))));
         assert!(incoming.needs_snapshot(), "it is not complete");
-        let expected = Taken::Snapshot(None, Bytes::from_static(b"xx"));
+        let expected = Taken::Snapshot(None, bytes(b"xx"));
         assert_eq!(incoming.take(6, part(Start::Continues, true)), expected);
     }
 
@@ -260,7 +264,7 @@ mod tests {
         let mut incoming = begun();
         incoming.take(2, part(Start::Message, false));
         assert!(matches!(snapshot(&mut incoming, 7), Taken::Snapshot(Some(Begun { gap: true, .. }), ..)));
-        assert_eq!(whole(&mut incoming, 8), Taken::Whole(Bytes::from_static(b"x")));
+        assert_eq!(whole(&mut incoming, 8), Taken::Whole(bytes(b"x")));
     }
 
     #[test]
@@ -277,12 +281,13 @@ mod tests {
     #[test]
     fn a_message_has_a_largest_size() {
         let mut incoming = begun();
-        let piece = Bytes::from(vec![0; MESSAGE_BYTES_MAX / 2]);
-        let mut take =
-            |number, start, bytes: &Bytes| incoming.take(number, Part { start, last: false, bytes: bytes.clone() });
+        let piece = MessageBytes::from(Bytes::from(vec![0; MESSAGE_BYTES_MAX / 2]));
+        let mut take = |number, start, bytes: &MessageBytes| {
+            incoming.take(number, Part { start, last: false, bytes: bytes.clone() })
+        };
         assert_eq!(take(2, Start::Message, &piece), Taken::Part(None));
         assert_eq!(take(3, Start::Continues, &piece), Taken::Part(None));
-        assert_eq!(take(4, Start::Continues, &Bytes::from_static(b"x")), Taken::Malformed);
+        assert_eq!(take(4, Start::Continues, &bytes(b"x")), Taken::Malformed);
     }
 
     #[test]

@@ -21,6 +21,7 @@ mod chance;
 mod greeting;
 mod incoming;
 mod lease;
+mod message_bytes;
 mod outgoing;
 mod packet;
 mod peer;
@@ -32,6 +33,7 @@ mod subject;
 
 pub use bus::Bus;
 pub use lease::{Lease, LeaseStep, LeaseTimes};
+pub use message_bytes::MessageBytes;
 pub use seal::{Fingerprint, Keys, KeysError};
 pub use stored::{NotOpened, STORED_SEAL_BYTES, StoredAt, StoredSealer};
 pub use subject::{
@@ -42,8 +44,6 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Instant;
-
-use bytes::Bytes;
 
 /// The lowest and the highest version of the link protocol that this program speaks.
 pub const VERSIONS: Versions = Versions { lowest: 1, highest: 1 };
@@ -221,14 +221,14 @@ pub enum BusEvent {
         /// The peer.
         node: NodeId,
         /// What it gave to [`Bus::snapshot`].
-        message: Bytes,
+        message: MessageBytes,
     },
     /// A message from a peer.
     Message {
         /// The peer.
         node: NodeId,
         /// What it gave to [`Bus::send`].
-        message: Bytes,
+        message: MessageBytes,
     },
     /// A peer has taken everything up to this number, since our last snapshot for it. Numbers from before that snapshot mean
     /// nothing any more.

@@ -67,7 +67,7 @@ impl Outgoing {
         loop {
             let piece = message.split_to(message.len().min(self.part_bytes_max));
             let last = message.is_empty();
-            self.window.push_back(Part { start, last, bytes: piece });
+            self.window.push_back(Part { start, last, bytes: piece.into() });
             start = Start::Continues;
             if last {
                 break;

@@ -6,7 +6,7 @@
 use bytes::{Buf, Bytes};
 use zeroize::Zeroizing;
 
-use super::{DIGEST_BYTES_MAX, NodeId, Versions};
+use super::{DIGEST_BYTES_MAX, MessageBytes, NodeId, Versions};
 
 const GREETING: u8 = 1;
 const DATA: u8 = 2;
@@ -161,7 +161,7 @@ pub(super) struct Part {
     pub(super) start: Start,
     /// Whether the message ends here.
     pub(super) last: bool,
-    pub(super) bytes: Bytes,
+    pub(super) bytes: MessageBytes,
 }
 
 /// How a part relates to the one before.
@@ -205,7 +205,7 @@ impl Part {
             _ => return None,
         };
         let length = usize::try_from(from.try_get_u32().ok()?).ok()?;
-        Some(Self { start, last: kind & LAST != 0, bytes: split(from, length)? })
+        Some(Self { start, last: kind & LAST != 0, bytes: split(from, length)?.into() })
     }
 }
 
@@ -214,7 +214,7 @@ impl Part {
 pub(super) enum Packet {
     Greeting(Greeting),
     /// With the parts, which are not read yet.
-    Data(Data, Bytes),
+    Data(Data, MessageBytes),
 }
 
 impl Packet {
@@ -226,7 +226,7 @@ impl Packet {
                 let greeting = Greeting::read(&mut text)?;
                 text.is_empty().then_some(Self::Greeting(greeting))
             }
-            DATA => Some(Self::Data(Data::read(&mut text)?, text)),
+            DATA => Some(Self::Data(Data::read(&mut text)?, text.into())),
             _ => None,
         }
     }
@@ -283,7 +283,7 @@ mod tests {
     }
 
     fn parts() -> Vec<Part> {
-        let part = |start, last, bytes| Part { start, last, bytes: Bytes::from_static(bytes) };
+        let part = |start, last, bytes| Part { start, last, bytes: Bytes::from_static(bytes).into() };
         vec![
             part(Start::Message, true, b"whole"),
             part(Start::Message, false, b"begins"),
@@ -312,7 +312,7 @@ mod tests {
         let packet = Packet::read(Zeroizing::new(text.to_vec()));
         let mut rest = match &packet {
             Some(Packet::Data(_, rest)) => rest.clone(),
-            _ => Bytes::new(),
+            _ => Bytes::new().into(),
         };
         (
             About::read_beat(Zeroizing::new(text.to_vec())),

@@ -9,7 +9,8 @@ use super::incoming::{Begun, Incoming, Taken};
 use super::outgoing::{Filled, Outgoing};
 use super::packet::{About, DATA_HEAD_BYTES, Data, Numbers, PARTS_MAX, Part, SnapshotMark, Start};
 use super::{
-    BrokenWhy, BusCounts, BusEvent, Incarnation, LostWhy, MESSAGE_BYTES_MAX, NoLink, Number, PeerState, PeerView,
+    BrokenWhy, BusCounts, BusEvent, Incarnation, LostWhy, MESSAGE_BYTES_MAX, MessageBytes, NoLink, Number, PeerState,
+    PeerView,
 };
 
 /// How often a link has a packet, if nothing else is sent.
@@ -177,7 +178,7 @@ impl Peer {
         now: Instant,
         made: Option<Instant>,
         data: &Data,
-        mut parts: Bytes,
+        mut parts: MessageBytes,
         report: &mut Report<'_>,
     ) -> Result<(), BrokenWhy> {
         self.heard = made.map_or(self.heard, |made| made.max(self.heard));

@@ -125,7 +125,7 @@ pub(crate) static CLUSTER_KEYS: &[Key<Config>] = &[
         default: "required with `cluster.name`",
         unit: "",
         meaning: "One or two keys of 64 hex digits, one on a line. The first seals everything that crosses NATS, both open it; \
-                  all nodes have the same. Others must not be able to read the file.",
+                  all nodes have the same. None but its owner and group may be able to read the file.",
     },
     Key {
         name: "cluster.node",

@@ -29,7 +29,9 @@ pub(crate) use quiet::catch_quietly;
 pub(crate) use quiet::is_quiet;
 pub(crate) use replaced::Replaced;
 pub(crate) use sealing::{Cipher, KEY_CHECK, Key};
-pub(crate) use secret::{SecretError, read_group_secret_bytes, read_secret, read_secret_bytes, read_secret_or_pipe};
+pub(crate) use secret::{
+    SecretError, read_group_secret, read_group_secret_bytes, read_secret, read_secret_bytes, read_secret_or_pipe,
+};
 pub(crate) use trial::{try_file, try_folder, try_linked_file, try_lock_file, try_new_file, try_new_name};
 
 use std::fmt;

@@ -41,6 +41,11 @@ pub(crate) fn read_secret(path: &Path) -> Result<Zeroizing<String>, SecretError>
     text_of(&read_secret_bytes(path)?)
 }
 
+/// Reads a secret from a regular file. Its group may read it too, as that of a pod has to in Kubernetes.
+pub(crate) fn read_group_secret(path: &Path) -> Result<Zeroizing<String>, SecretError> {
+    text_of(&read_group_secret_bytes(path)?)
+}
+
 /// Reads a secret from a file or a pipe, such as `/dev/stdin`, waiting for its other end.
 pub(crate) fn read_secret_or_pipe(path: &Path) -> Result<Zeroizing<String>, SecretError> {
     text_of(&read_private(File::open(path)?, Readers::Owner)?)

@@ -2,13 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-
 use super::{Bus, position};
 use crate::cluster::packet::{About, Data, Greeting, Numbers, Packet};
 use crate::cluster::peer::{Peer, Report};
 use crate::cluster::seal::{Head, Place, Unopened};
-use crate::cluster::{BusEvent, Inbound, Incarnation, LostWhy, PEERS_MAX, Refusal, VERSIONS};
+use crate::cluster::{BusEvent, Inbound, Incarnation, LostWhy, MessageBytes, PEERS_MAX, Refusal, VERSIONS};
 
 /// Events that the caller has not taken. Above this, nothing is received; the peers send it again.
 const EVENTS_MAX: usize = 8192;
@@ -101,7 +99,7 @@ impl Bus {
         }
     }
 
-    fn receive_data(&mut self, now: Instant, from: Incarnation, counter: u64, data: &Data, parts: Bytes) {
+    fn receive_data(&mut self, now: Instant, from: Incarnation, counter: u64, data: &Data, parts: MessageBytes) {
         let (at, made) = (self.known(from), self.at_clock(now, data.echo));
         let Self { peers, events, counts, .. } = self;
         let Some(peer) = at.and_then(|at| peers.get_mut(at)).filter(|peer| peer.is_up()) else {

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use tokio::time::timeout;
 
 use super::ClusterError;
+use super::jetstream::{keeps_durably, largest_stored};
 use super::nats::{options, with_proof};
 use crate::config::Config;
 use crate::http::{self, BaseUrl, Failure, Options};
@@ -59,12 +60,27 @@ struct Varz {
     /// In nanoseconds.
     ping_interval: u64,
     ping_max: u64,
+    max_payload: usize,
+    #[serde(default)]
+    jetstream: Storage,
     #[serde(default)]
     gateway: Named,
     #[serde(default)]
     leaf: Leaf,
     #[serde(default)]
     cluster: Routes,
+}
+
+#[derive(Default, Deserialize)]
+struct Storage {
+    /// Absent if `JetStream` is off.
+    config: Option<StorageConfig>,
+}
+
+#[derive(Deserialize)]
+struct StorageConfig {
+    #[serde(default)]
+    sync_always: bool,
 }
 
 #[derive(Default, Deserialize)]
@@ -90,14 +106,16 @@ pub async fn check_cluster(config: &Config) -> Vec<Finding> {
         findings.push(reach(config, server).await);
     }
     if config.cluster.monitor.is_empty() {
-        let detail = "cluster.monitor names no address, so ping_interval, ping_max and the topology cannot be read";
+        let detail = "cluster.monitor names no address, so ping_interval, ping_max, sync_interval, max_payload and the topology cannot be read";
         findings.push(Finding::new("cluster.monitor", Came::Warning, detail));
     }
     for address in &config.cluster.monitor {
         match varz(address).await {
-            Ok(varz) => findings.extend(judge(&varz)),
+            Ok(varz) => findings.extend(judge(&varz, config)),
             Err(error) => {
-                let detail = format!("ping_interval, ping_max and the topology cannot be read: {error}");
+                let detail = format!(
+                    "ping_interval, ping_max, sync_interval, max_payload and the topology cannot be read: {error}"
+                );
                 findings.push(Finding::new(address, Came::Warning, detail));
             }
         }
@@ -142,7 +160,7 @@ async fn varz(address: &str) -> Result<Varz, String> {
     serde_json::from_slice(&body).map_err(|error| format!("this is not the /varz of a NATS server: {error}"))
 }
 
-fn judge(varz: &Varz) -> Vec<Finding> {
+fn judge(varz: &Varz, config: &Config) -> Vec<Finding> {
     let check = |what: &str, is_well: bool, detail: String| {
         let came = if is_well { Came::Passed } else { Came::Warning };
         Finding::new(format!("{} {what}", varz.server_name), came, detail)
@@ -150,6 +168,11 @@ fn judge(varz: &Varz) -> Vec<Finding> {
     let interval = Duration::from_nanos(varz.ping_interval);
     let pings = interval <= PING_INTERVAL_MAX && varz.ping_max <= PING_MAX;
     let servers = varz.cluster.urls.len();
+    let needed = largest_stored(config);
+    let (is_kept, is_durable) = match &varz.jetstream.config {
+        Some(storage) => (true, storage.sync_always || !keeps_durably(config)),
+        None => (false, false),
+    };
     let apart = varz.gateway.name.is_none() && varz.leaf.port.is_none_or(|port| port == 0);
     vec![
         check(
@@ -158,6 +181,70 @@ fn judge(varz: &Varz) -> Vec<Finding> {
             format!("ping_interval {interval:?}, ping_max {}; at most 2s and {PING_MAX} are needed", varz.ping_max),
         ),
         check("topology", servers == 3, format!("{servers} servers in its cluster; three are needed")),
+        check("JetStream", is_kept, "it has to be on: jetstream { store_dir: … }".to_owned()),
+        check(
+            "sync_interval",
+            is_durable,
+            "channels with history or retain need jetstream { sync_interval: always }: otherwise the loss of power of two \
+             servers loses what was acknowledged"
+                .to_owned(),
+        ),
+        check(
+            "max_payload",
+            varz.max_payload >= needed,
+            format!("{}; what is kept needs limits.message_bytes and 16 KiB, {needed}", varz.max_payload),
+        ),
         check("links", apart, "gateways and leaf nodes are not for clusters of brokers".to_owned()),
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::config::Channel;
+
+    fn good() -> Value {
+        json!({
+            "server_name": "nats-1", "ping_interval": 1_000_000_000, "ping_max": 2, "max_payload": 1 << 20,
+            "jetstream": { "config": { "sync_always": true } }, "gateway": {}, "leaf": {},
+            "cluster": { "urls": ["one:6222", "two:6222", "three:6222"] }
+        })
+    }
+
+    /// What is not as it should be, without the server's name.
+    fn warnings(varz: Value, config: &Config) -> Vec<String> {
+        let findings = judge(&serde_json::from_value(varz).unwrap(), config);
+        let bad = findings.into_iter().filter(|it| it.outcome != Came::Passed);
+        bad.map(|it| it.what.strip_prefix("nats-1 ").unwrap().to_owned()).collect()
+    }
+
+    #[test]
+    fn each_setting_that_a_cluster_needs_is_looked_at() {
+        let mut config = Config::default();
+        config.limits.message_bytes = 512 << 10;
+        config.channels = [("Queue".to_owned(), Channel { retain_durable: true, ..Channel::default() })].into();
+        assert_eq!(warnings(good(), &config), [""; 0]);
+        let check = |key: &str, value: Value, warning: &str| {
+            let mut varz = good();
+            varz[key] = value;
+            assert_eq!(warnings(varz, &config), [warning], "{key}");
+        };
+        check("ping_interval", json!(3_000_000_000_u64), "pings");
+        check("ping_max", json!(3), "pings");
+        check("max_payload", json!(512 << 10), "max_payload");
+        check("cluster", json!({ "urls": ["one:6222"] }), "topology");
+        check("gateway", json!({ "name": "east" }), "links");
+        check("leaf", json!({ "port": 7422 }), "links");
+        check("jetstream", json!({ "config": { "sync_always": false } }), "sync_interval");
+        let mut without = good();
+        without["jetstream"] = json!({});
+        assert_eq!(warnings(without, &config), ["JetStream", "sync_interval"]);
+        // Nothing that is kept has to outlive a loss of power.
+        let mut lazy = good();
+        lazy["jetstream"] = json!({ "config": { "sync_always": false } });
+        config.channels.clear();
+        assert_eq!(warnings(lazy, &config), [""; 0]);
+    }
 }

@@ -28,7 +28,7 @@ use tokio_util::sync::CancellationToken;
 use crate::cluster::{Incarnation, Keys, KeysError, LeaseTimes, NodeId, PeerState, Versions};
 use crate::config::{self, Config};
 use crate::router::{Backplane, CommitQueue, LeaseKeeper, Router};
-use crate::store::read_secret;
+use crate::store::read_group_secret;
 use crate::telemetry::metrics::ClusterGauges;
 use jetstream::{JetStream, StorageError};
 use leases::{LeaseDesk, Leasing};
@@ -262,7 +262,7 @@ fn unread(servers: &str, error: &StorageError) -> ClusterError {
 fn read_keys(settings: &config::Cluster) -> Result<Keys, ClusterError> {
     let file =
         settings.key_file.as_deref().ok_or_else(|| ClusterError::Refused("cluster.key_file is missing".into()))?;
-    let text = read_secret(file)
+    let text = read_group_secret(file)
         .map_err(|error| ClusterError::Refused(format!("cluster.key_file: {}: {error}", file.display())))?;
     Ok(Keys::parse(&text)?)
 }

@@ -19,7 +19,7 @@ use super::{ClusterError, NATS_WAIT, date};
 use crate::cluster::{BusEvent, Inbound, Incarnation, Keys, Outbound};
 use crate::config::{self, Config};
 use crate::router::{Lost, Router};
-use crate::store::read_secret;
+use crate::store::read_group_secret;
 
 /// How often a node pings its NATS server: two missed pings end the connection, so a frozen server is noticed after 2.2 s.
 const PING: Duration = Duration::from_secs(1);
@@ -144,7 +144,7 @@ pub(super) async fn with_proof(
     options: ConnectOptions,
 ) -> Result<ConnectOptions, ClusterError> {
     let read = |key: &str, path: &std::path::Path| {
-        read_secret(path).map_err(|error| ClusterError::Refused(format!("{key}: {}: {error}", path.display())))
+        read_group_secret(path).map_err(|error| ClusterError::Refused(format!("{key}: {}: {error}", path.display())))
     };
     if let Some(path) = &settings.credentials_file {
         let options = options.credentials_file(path).await;

@@ -151,8 +151,23 @@ impl Ring {
     }
 
     /// Counts an entry of this second that is left out.
-    #[inline(never)]
+    #[inline]
     pub(super) fn leave_out<'a>(&mut self, now: Instant, second: u32, number: u64, who: &dyn Fn() -> Who<'a>) {
+        // Of a session that sends too much, nearly all are left out after another one of the same second.
+        if let Some(session) = self.sessions.get(at_hand(number))
+            && session.number == number
+            && let Some(known) = self.left_out.get_mut(session.left_out)
+            && (known.who, known.second) == (session.place, second)
+        {
+            known.count = known.count.saturating_add(1);
+            return;
+        }
+        self.leave_out_first(now, second, number, who);
+    }
+
+    /// Counts an entry that is left out, and finds the place where others of its session and second are counted.
+    #[inline(never)]
+    fn leave_out_first<'a>(&mut self, now: Instant, second: u32, number: u64, who: &dyn Fn() -> Who<'a>) {
         if self.left_out.len() >= LEFT_OUT_MAX {
             self.record_left_out();
         }

@@ -1,6 +1,7 @@
 //! The files of `deploy/` for containers fit the program: paths, commands, features, ports and times.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use serde_json::Value;
@@ -58,11 +59,23 @@ async fn the_dockerfile_names_what_there_is() {
 
 #[tokio::test]
 async fn the_configurations_have_no_mistake() {
-    for name in ["docker/switchboard.toml", "kubernetes/switchboard.toml", "debian/switchboard.toml"] {
+    for name in [
+        "docker/switchboard.toml",
+        "kubernetes/switchboard.toml",
+        "debian/switchboard.toml",
+        "cluster/switchboard.toml",
+        "kubernetes-cluster/switchboard.toml",
+    ] {
         let folder = tempfile::tempdir().unwrap();
         let at = folder.path().join("switchboard.toml");
         fs::create_dir_all(folder.path().join("switchboard-key")).unwrap();
-        let config = deployed(name).replace("/var/lib", folder.path().to_str().unwrap());
+        // As Kubernetes mounts a secret: its group may read it.
+        let key = folder.path().join("cluster.key");
+        fs::write(&key, "01".repeat(32)).unwrap();
+        fs::set_permissions(&key, fs::Permissions::from_mode(0o440)).unwrap();
+        let path = |path: &Path| path.to_str().unwrap().to_owned();
+        let config = deployed(name).replace("/var/lib", &path(folder.path()));
+        let config = config.replace("/etc/switchboard/cluster.key", &path(&key));
         let config = config.replace(":7420\"", ":0\"").replace(":7421\"", ":0\"");
         fs::write(&at, config).unwrap();
         let mut check = Command::new(env!("CARGO_BIN_EXE_switchboard"));
@@ -79,22 +92,35 @@ fn the_manifests_fit_the_configurations_and_the_limits() {
         let rest = text.split_once(key).unwrap_or_else(|| panic!("no {key}")).1;
         rest.trim_start().chars().take_while(char::is_ascii_digit).collect::<String>().parse::<u64>().unwrap()
     };
-    let (compose, manifest) = (deployed("compose.yaml"), deployed("kubernetes/switchboard.yaml"));
+    let compose = deployed("compose.yaml");
     assert!(number_after(&compose, "stop_grace_period:") > drain);
-    assert!(number_after(&manifest, "terminationGracePeriodSeconds:") > drain);
-    for (key, value) in [("containerPort: 7420", "0.0.0.0:7420"), ("containerPort: 7421", "0.0.0.0:7421")] {
-        assert!(manifest.contains(key) && deployed("kubernetes/switchboard.toml").contains(value), "{key}");
-    }
-    for (probe, path) in [("startup", "/readyz"), ("readiness", "/readyz"), ("liveness", "/healthz")] {
-        let block = manifest.split_once(&format!("{probe}Probe:")).unwrap().1;
-        assert!(block.trim_start().starts_with(&format!("httpGet: {{ path: {path}, port: admin }}")), "{probe}");
+    // Its default in a cluster.
+    let drain_of_node = 45;
+    assert!(number_after(&deployed("cluster/compose.yaml"), "stop_grace_period:") > drain_of_node);
+    assert!(number_after(&deployed("systemd/switchboard.service"), "TimeoutStopSec=") > drain_of_node);
+    for (folder, drain) in [("kubernetes", drain), ("kubernetes-cluster", drain_of_node)] {
+        let manifest = deployed(&format!("{folder}/switchboard.yaml"));
+        assert!(number_after(&manifest, "terminationGracePeriodSeconds:") > drain, "{folder}");
+        let config = deployed(&format!("{folder}/switchboard.toml"));
+        for (key, value) in [("containerPort: 7420", "0.0.0.0:7420"), ("containerPort: 7421", "0.0.0.0:7421")] {
+            assert!(manifest.contains(key) && config.contains(value), "{folder}: {key}");
+        }
+        for (probe, path) in [("startup", "/readyz"), ("readiness", "/readyz"), ("liveness", "/healthz")] {
+            let block = manifest.split_once(&format!("{probe}Probe:")).unwrap().1;
+            let expected = format!("httpGet: {{ path: {path}, port: admin }}");
+            assert!(block.trim_start().starts_with(&expected), "{folder}: {probe}");
+        }
     }
     assert!(compose.contains("\"127.0.0.1:7420:7420\""), "plain text is published on loopback only");
     let dockerfile = compose.split_once("dockerfile:").unwrap().1.split_whitespace().next().unwrap();
     assert!(Path::new(dockerfile).exists());
-    let kustomization = deployed("kubernetes/kustomization.yaml");
-    for file in ["switchboard.yaml", "switchboard.toml"] {
-        assert!(kustomization.contains(&format!("- {file}")) && Path::new("deploy/kubernetes").join(file).exists());
+    let (one, three) = (&["switchboard.yaml", "switchboard.toml"][..], &["nats.yaml", "nats.conf"][..]);
+    for (folder, files) in [("kubernetes", one), ("kubernetes-cluster", one), ("kubernetes-cluster", three)] {
+        let kustomization = deployed(&format!("{folder}/kustomization.yaml"));
+        for file in files {
+            let is_there = Path::new("deploy").join(folder).join(file).exists();
+            assert!(kustomization.contains(&format!("- {file}")) && is_there, "{folder}: {file}");
+        }
     }
 }
 
@@ -107,6 +133,9 @@ async fn the_manifests_are_yaml() {
         "deploy/cluster/compose.yaml",
         "deploy/kubernetes/switchboard.yaml",
         "deploy/kubernetes/kustomization.yaml",
+        "deploy/kubernetes-cluster/nats.yaml",
+        "deploy/kubernetes-cluster/switchboard.yaml",
+        "deploy/kubernetes-cluster/kustomization.yaml",
     ];
     let probe = Command::new("python3").args(["-c", "import yaml"]).output().await;
     if !probe.is_ok_and(|output| output.status.success()) {
@@ -114,4 +143,17 @@ async fn the_manifests_are_yaml() {
     }
     let output = within("python3", Command::new("python3").arg("-c").arg(script).args(files).output()).await.unwrap();
     assert!(output.status.success(), "{output:?}");
+}
+
+/// What nats-server says of its configurations, where it is there.
+#[tokio::test]
+async fn the_configurations_of_nats_have_no_mistake() {
+    let Some(python) = crate::support::programs::python().await else { return };
+    let program = python.parent().unwrap().join("nats-server");
+    for name in ["cluster/nats.conf", "kubernetes-cluster/nats.conf"] {
+        let mut check = Command::new(&program);
+        check.args(["-t", "-c", &format!("deploy/{name}")]).envs([("HOSTNAME", "nats-0"), ("POD_NAME", "nats-0")]);
+        let output = within("nats-server", check.output()).await.unwrap();
+        assert!(output.status.success(), "{name}: {output:?}");
+    }
 }

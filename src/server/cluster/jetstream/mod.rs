@@ -328,11 +328,20 @@ impl JetStream {
 /// What a stored envelope has beside its text at most: headers, seal, names.
 const MORE_BYTES: usize = 16 << 10;
 
+/// The `max_payload` of NATS with which every envelope can be stored.
+pub(super) fn largest_stored(config: &Config) -> usize {
+    config.limits.message_bytes.saturating_add(MORE_BYTES)
+}
+
+/// Whether a channel keeps what it is sent.
+pub(super) fn keeps_durably(config: &Config) -> bool {
+    config.channels.values().any(|channel| channel.history.is_some() || channel.retain_durable)
+}
+
 /// Checks that NATS takes an envelope of `limits.message_bytes`, if a channel keeps any.
 fn check_largest(max_payload: usize, config: &Config) -> Result<(), ClusterError> {
-    let needed = config.limits.message_bytes.saturating_add(MORE_BYTES);
-    let keeps = config.channels.values().any(|channel| channel.history.is_some() || channel.retain_durable);
-    if !keeps || max_payload >= needed {
+    let needed = largest_stored(config);
+    if !keeps_durably(config) || max_payload >= needed {
         return Ok(());
     }
     Err(ClusterError::Refused(format!(
