@@ -8,7 +8,8 @@
 //!
 //! `message` is what is said, `peer` what is known of a peer, `acknowledged` which changes it has taken, `cut_off` what is
 //! remembered of one that is lost, `events` and `requests` are how both cross a link. `narrowing` is what sessions elsewhere may
-//! receive, `load` how busy they are, `pressure` how publishers wait for their queues. Nothing here waits: what a link cannot
+//! receive, `load` how busy they are, `pressure` how publishers wait for their queues. `retained` are the values that a cluster
+//! keeps. Nothing here waits: what a link cannot
 //! take breaks it, and its peer's stand-ins end.
 
 mod acknowledged;
@@ -22,15 +23,18 @@ mod peer;
 pub(super) mod pressure;
 pub(super) mod remote;
 mod requests;
+mod retained;
 
 use std::sync::Arc;
 use std::time::Instant;
 
 use arc_swap::ArcSwap;
+use tokio::sync::Notify;
 use zeroize::Zeroizing;
 
 use crate::router::session::{Role, Session};
 use crate::router::{Application, Router};
+use crate::store::history::Place;
 use announce::Announced;
 use cut_off::CutOff;
 use load::ChangedLoads;
@@ -68,6 +72,8 @@ pub(super) struct Cluster {
     /// The handlers whose load has changed.
     loads: Arc<ChangedLoads>,
     adapters: Adapters,
+    /// Told when the bucket of retained values has to be read on.
+    values_missed: Notify,
 }
 
 impl Cluster {
@@ -79,6 +85,7 @@ impl Cluster {
             cut_off: CutOff::default(),
             loads: Arc::default(),
             adapters: Adapters::default(),
+            values_missed: Notify::new(),
         }
     }
 
@@ -98,6 +105,12 @@ impl Router {
     #[must_use]
     pub fn with_backplane(self, plane: Arc<dyn Backplane>) -> Self {
         Self { cluster: Some(Box::new(Cluster::new(plane))), ..self }
+    }
+
+    /// Gives a message to the link to a node. Returns `false` if there is none.
+    pub(super) fn say_to(&self, node: &str, message: &Message<'_>) -> bool {
+        let peer = self.cluster.as_ref().and_then(|cluster| cluster.peer(node));
+        peer.is_some_and(|peer| peer.send(message))
     }
 
     /// Whether it is a node of a cluster.
@@ -188,6 +201,16 @@ impl Router {
             Message::Pressed { sender, receiver } => self.pressed_from(now, &peer, sender, receiver),
             Message::Relieved { receiver } => peer.relieved(now, receiver),
             Message::Control(bytes) => peer.take_control(bytes),
+            Message::Retained { revision, is_event, by_service, event } => {
+                self.retained_from(now, &peer, &event, (revision, is_event, by_service));
+            }
+            Message::Cleared { revision, user, triple, target } => {
+                let place = Place { user: user.map(Box::from), triple: triple.into(), target: target.map(Box::from) };
+                self.take_over_value(now, &place, None, revision);
+            }
+            Message::ReadValues => self.note_values_missed(),
+            Message::AskLease { claim, lease } => self.lease_asked(now, &peer, claim, lease),
+            Message::Lease { claim, lease, answer } => self.lease_told(now, &peer, claim, lease, answer),
         }
         true
     }

@@ -1,16 +1,21 @@
-//! Several brokers as one (docs/cluster.md). `routing`, `choosing` and `pressure` are several routers in one thread, whose links
-//! deliver when the test says so; `simulation` is routers with real links on a simulated network; `nats`,
-//! `starting`, `outages`, `routes` and `reloading` are brokers on real NATS servers.
+//! Several brokers as one (docs/cluster.md). `routing`, `choosing`, `pressure`, `exclusive`, `retained` and `stress` are several
+//! routers in one thread, whose links deliver when the test says so; `simulation` is routers with real links on a simulated
+//! network; `nats`, `leases`, `values`, `starting`, `outages`, `routes` and `reloading` are brokers on real NATS servers.
 
 mod choosing;
+mod exclusive;
+mod leases;
 mod nats;
 mod nodes;
 mod outages;
 mod pressure;
 mod reloading;
+mod retained;
 mod routes;
 mod routing;
 pub(crate) mod servers;
 mod simulation;
 mod starting;
+mod storage;
 mod stress;
+mod values;
