@@ -227,7 +227,7 @@ pub struct Routed {
     /// It has to be on disk first. The rest of this follows then.
     pub ticket: Option<Box<CommitTicket>>,
     /// What other nodes have to take before its sender is told.
-    awaited: Awaited,
+    waits_for: Awaited,
 }
 
 /// The facts of `Broker/Message/Receipt`.

@@ -44,7 +44,7 @@ impl Router {
             (self.give_to_all(now, sender, &matches, &mut forms, facts), matches.exact)
         };
         let Delivered { receivers, deliveries, pressed } = delivered;
-        let (nodes, awaited) = self.share_value((sender.number, author), envelope, scope, revision, true);
+        let (nodes, waits_for) = self.share_value((sender.number, author), envelope, scope, revision, true);
         let gets_receipt = envelope.id().is_some() || sender.is_call();
         let hint = if gets_receipt && !is_exact && nodes == 0 {
             self.hint(now, sender, envelope, scope, facts, receivers)
@@ -53,7 +53,7 @@ impl Router {
         };
         let nodes = self.is_clustered().then_some(nodes);
         let receipt = Some(Receipt { receivers, hint, kept: None, nodes });
-        Routed { receipt, pressed, deliveries, awaited, ..Routed::default() }
+        Routed { receipt, pressed, deliveries, waits_for, ..Routed::default() }
     }
 
     /// Sends the value of an event to every peer. `is_event`: sessions there are to receive it as an event. Returns how many

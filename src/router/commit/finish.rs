@@ -76,13 +76,13 @@ impl Router {
         let facts = self.policy.facts(envelope.triple());
         let routed = match (planned, &event.to) {
             (_, To::Removed(user)) => {
-                let (removed, awaited) = match self.is_clustered() {
+                let (removed, waits_for) = match self.is_clustered() {
                     true => self.clear_revised(now, revised.iter().filter_map(|(it, at)| Some((it.cleared()?, *at)))),
                     false => (self.retained.remove(user.as_deref(), &facts.canonical), Awaited::default()),
                 };
                 let receipt = Some(Receipt { receivers: removed, hint: None, kept: None, nodes: None });
                 // It was not an event.
-                return Ok(Routed { receipt, awaited, ..Routed::default() });
+                return Ok(Routed { receipt, waits_for, ..Routed::default() });
             }
             (Planned::All { users, .. }, _) => {
                 return self.announced(now, &event.sender, &envelope, None, &facts, Some(users));
@@ -180,7 +180,8 @@ impl Uncommitted {
         if self.to == To::Rules {
             self.tell_sender(now, &outcome);
         }
-        if let Some(Err(Err(denied))) = self.outcome.take().map(|sender| sender.send(outcome)) {
+        let Some(sender) = self.outcome.take() else { return };
+        if let Err(Err(denied)) = sender.send(outcome) {
             // The ticket was dropped, because its session has ended.
             let (source, code) = (&*self.sender.source, denied.refusal.code.as_str());
             tracing::debug!(source, code, "an event of a durable channel was not published");

@@ -27,7 +27,7 @@ impl From<LeaseOf<'_>> for LeaseName {
 
 impl Router {
     /// Another node has a lease that is claimed here. It is asked once whether its session is away.
-    pub(super) fn ask_holder(&self, leases: &Arc<Leases>, name: &LeaseName, claim: u64, holder: LeaseHolder) {
+    pub(super) fn ask_holder(&self, leases: &Arc<Leases>, name: &LeaseName, claim: u64, holder: &LeaseHolder) {
         let is_asked = {
             let mut state = leases.state.lock();
             let Some(seek) = state.sought.get_mut(name).filter(|seek| seek.claim == claim) else { return };

@@ -86,7 +86,7 @@ pub trait LeaseKeeper: Send + Sync {
     /// [`Router::lease_lost`] is called. A claim of a lease that this node has by an earlier claim takes its place.
     fn take(&self, claim: LeaseClaim);
 
-    /// Says which session has a lease now, for whoever reads it.
+    /// Says which session has a lease now, for the node that reads it.
     fn describe(&self, claim: u64, name: &LeaseName, session: SessionId, since: SystemTime);
 
     /// Releases a lease that was taken by this claim. Nothing happens if another claim has taken its place.
@@ -263,7 +263,7 @@ impl Router {
             LeaseAnswer::Taken => leases.answer(name, claim, Ok(())),
             LeaseAnswer::Unavailable => leases.answer(name, claim, Err(unavailable())),
             LeaseAnswer::Held(holder) => {
-                self.ask_holder(leases, name, claim, holder);
+                self.ask_holder(leases, name, claim, &holder);
                 return;
             }
         };
@@ -305,6 +305,14 @@ impl Router {
         if hold.as_ref().is_some_and(LeaseHold::is_lost) {
             end_session(session);
         }
+    }
+
+    /// The lease of a session goes over to another node, which seeks it once this was called. The session must not be at work
+    /// here any more, though it need not have ended.
+    pub fn let_lease_go(&self, session: &Session) {
+        let hold = session.holds.lock().lease.take();
+        // Not under the lock: it may be the last part in the lease.
+        drop(hold);
     }
 
     /// Whether a session of an exclusive source needs a lease.

@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use parking_lot::Mutex;
 
-use super::{Bucket, Place, Retained, Value, size};
+use super::{Bucket, Place, Retained, Value};
 use crate::router::Position;
 use crate::router::policy::Policy;
 use crate::router::replay::{marked, parts};

@@ -10,6 +10,7 @@
 pub mod check;
 mod clock;
 mod digest;
+#[allow(dead_code, reason = "the rest is for channels with history")]
 mod jetstream;
 mod joining;
 mod leases;
@@ -212,6 +213,7 @@ impl Cluster {
     }
 
     /// What the cluster keeps.
+    #[allow(dead_code, reason = "it is for channels with history")]
     pub(super) fn storage(&self) -> &Arc<JetStream> {
         &self.storage
     }

@@ -238,6 +238,48 @@ fn a_session_that_returns_while_another_node_wants_its_source_keeps_it() {
 }
 
 #[test]
+fn a_lease_goes_over_to_another_node_while_its_session_lives() {
+    let nodes = Nodes::new(2, &Config::default());
+    let first = register(&nodes, 0).unwrap();
+    nodes.node(0).router.let_lease_go(&first.session);
+    let mut ticket = seek(&nodes, 1);
+    nodes.settle();
+    let Poll::Ready(Ok(lease)) = poll(&mut ticket) else { panic!("it is free") };
+    assert_eq!(nodes.storage.holder("alice", "softphone").as_deref(), Some("node-1"));
+    end(&nodes, 0, &first.session);
+    assert_eq!(
+        nodes.storage.holder("alice", "softphone").as_deref(),
+        Some("node-1"),
+        "it is no longer node-0's to release"
+    );
+    drop(lease);
+}
+
+#[test]
+fn of_two_nodes_that_claim_a_lease_at_once_each_way_one_gets_it() {
+    // The order in which claims, questions and answers happen is another one each time.
+    for order in 0..64_u32 {
+        let nodes = Nodes::new(2, &Config::default());
+        let away = register(&nodes, 0).unwrap();
+        lose_connection(&nodes, 0, &away);
+        let mut tickets = [seek(&nodes, 0), seek(&nodes, 1)];
+        for step in 0..6 {
+            match (order >> step) & 1 {
+                0 => drop(nodes.answer_one(0) || nodes.deliver_one(0)),
+                _ => drop(nodes.answer_one(1) || nodes.deliver_one(1)),
+            }
+        }
+        nodes.settle();
+        let had = tickets.iter_mut().enumerate().filter_map(|(node, ticket)| match poll(ticket) {
+            Poll::Ready(Ok(lease)) => attempt(&nodes, node, Some(lease)).ok(),
+            Poll::Ready(Err(_)) => None,
+            Poll::Pending => panic!("order {order}: it is not answered"),
+        });
+        assert_eq!(had.filter(|it| it.session.outbox().ended().is_none()).count(), 1, "order {order}");
+    }
+}
+
+#[test]
 fn many_threads_never_have_an_exclusive_source_twice() {
     const NODES: usize = 3;
     const THREADS: usize = 6;

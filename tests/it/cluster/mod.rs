@@ -1,6 +1,7 @@
-//! Several brokers as one (docs/cluster.md). `routing`, `choosing`, `pressure`, `exclusive`, `retained` and `stress` are several
-//! routers in one thread, whose links deliver when the test says so; `simulation` is routers with real links on a simulated
-//! network; `nats`, `leases`, `values`, `starting`, `outages`, `routes` and `reloading` are brokers on real NATS servers.
+//! Several brokers as one (docs/cluster.md). `routing`, `choosing`, `pressure`, `exclusive`, `retained`, `stress` and
+//! `stress_retained` are several routers in one thread, whose links deliver when the test says so; `simulation` is routers with
+//! real links on a simulated network; `nats`, `leases`, `values`, `starting`, `outages`, `routes` and `reloading` are brokers on
+//! real NATS servers.
 
 mod choosing;
 mod exclusive;
@@ -18,4 +19,5 @@ mod simulation;
 mod starting;
 mod storage;
 mod stress;
+mod stress_retained;
 mod values;

@@ -92,7 +92,7 @@ fn the_value_with_the_greatest_revision_is_kept_in_whatever_order_they_arrive() 
     nodes.node(0).send(&phone, &retained(STATE, &json!("first"))).unwrap();
     nodes.node(1).send(&pager, &retained(STATE, &json!("second"))).unwrap();
     let (first, second) = (nodes.begin_put(0).unwrap(), nodes.begin_put(1).unwrap());
-    // The node of the second one is faster, and another node hears of it first.
+    // The node of the second one is faster, and another node gets it first.
     nodes.end_put(1, second);
     nodes.settle();
     nodes.end_put(0, first);
@@ -257,7 +257,9 @@ fn nodes_that_race_end_with_the_same_value() {
                 _ => drop(nodes.deliver_one(node)),
             }
         }
-        open.into_iter().for_each(|(node, put)| nodes.end_put(node, put));
+        for (node, put) in open {
+            nodes.end_put(node, put);
+        }
         nodes.settle();
         let stored = nodes.storage.values();
         for node in 0..3 {

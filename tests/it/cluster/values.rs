@@ -76,7 +76,8 @@ async fn nodes_that_race_for_a_value_end_with_the_same_one() {
             retain(&mut first, STATE, json!(format!("{round} of one"))),
             retain(&mut second, STATE, json!(format!("{round} of two")))
         );
-        (a.unwrap(), b.unwrap());
+        a.unwrap();
+        b.unwrap();
         let (here, there) = (values(&one, "Phone/*/*").await, values(&two, "Phone/*/*").await);
         assert_eq!((here.len(), &here), (1, &there), "round {round}");
         assert!(here[0].as_str().unwrap().starts_with(&format!("{round} of")), "{here:?}");
@@ -102,7 +103,7 @@ async fn a_node_that_starts_again_has_all_values() {
     retain(&mut phone, "Phone/Line 8/State", json!("new")).await.unwrap();
     let two = two.killed().await;
     let mut found = values(&two, "Phone/*/*").await;
-    found.sort_by_key(|it| it.as_u64());
+    found.sort_by_key(Value::as_u64);
     let mut wanted: Vec<_> = (0..VALUES).filter(|it| ![7, 8].contains(it)).map(|it| json!(it)).collect();
     wanted.insert(0, json!("new"));
     assert_eq!(found, wanted);

@@ -7,7 +7,7 @@ use std::time::Duration;
 use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, pull};
 use futures_util::StreamExt;
 use serde::{Deserialize, Serialize};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep_until, timeout};
 use zeroize::Zeroizing;
 
 use crate::cluster::{StoredAt, part};
@@ -135,7 +135,9 @@ impl Bucket {
         loop {
             match self.storage.put(put).await {
                 Ok(stored) => return Ok(stored.sequence),
-                Err(StorageError::Unavailable(_)) if Instant::now() + AGAIN < until => sleep(AGAIN).await,
+                Err(StorageError::Unavailable(_)) if Instant::now() + AGAIN < until => {
+                    sleep_until(Instant::now() + AGAIN).await;
+                }
                 Err(error) => return Err(error),
             }
         }

@@ -24,7 +24,6 @@ use tokio::time::{Instant, sleep_until};
 use super::NATS_WAIT;
 use super::jetstream::{JetStream, StorageError};
 use crate::router::{Batch, CommitQueue, Router};
-use crate::store::history::Change;
 use bucket::{Bucket, Item};
 use wire::{ErrorCode, Refusal};
 
