@@ -20,6 +20,7 @@ mod bus;
 mod chance;
 mod greeting;
 mod incoming;
+mod lease;
 mod message_bytes;
 mod outgoing;
 mod packet;
@@ -31,6 +32,7 @@ mod stored;
 mod subject;
 
 pub use bus::Bus;
+pub use lease::{Lease, LeaseStep, LeaseTimes};
 pub use message_bytes::MessageBytes;
 pub use seal::{Fingerprint, Keys, KeysError};
 pub use stored::{NotOpened, STORED_SEAL_BYTES, StoredAt, StoredSealer};
@@ -115,6 +117,14 @@ impl fmt::Debug for NodeId {
 /// The random id of a node, new at each start and after each pause. Its text is 32 hexadecimal digits.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Incarnation([u8; 16]);
+
+impl Incarnation {
+    /// Its bytes.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8; 16] {
+        &self.0
+    }
+}
 
 impl fmt::Display for Incarnation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

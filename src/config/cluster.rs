@@ -292,17 +292,12 @@ pub(crate) fn check(config: &mut Config, places: &Places, report: &mut Report) {
     if places.written(DRAIN).is_none() {
         config.limits.drain = DRAIN_TIME;
     }
-    if let Some(at) = config.applications.iter().position(|it| it.exclusive) {
-        let key = format!("{}.exclusive", places.application(at));
-        report.add(place, key.as_str(), "cannot be used with [cluster] yet: it would hold on each node alone");
-    }
-    let keeps = |channel: &Channel| channel.history.is_some() || channel.retain_durable;
+    let keeps = |channel: &Channel| channel.history.is_some();
     let mut kept: Vec<_> = config.channels.iter().filter(|(_, it)| keeps(it)).map(|(name, _)| name).collect();
     kept.sort_unstable();
     for name in kept {
-        let (history, retain) = (format!("channels.{name}.history"), format!("channels.{name}.retain"));
-        let written = [&history, &retain].into_iter().find_map(|key| Some((key, &places.values().get(key)?.1)));
-        let (key, place) = written.unwrap_or((&history, place));
+        let key = format!("channels.{name}.history");
+        let place = places.values().get(&key).map_or(place, |(_, place)| place);
         report.add(place, key.as_str(), "cannot be used with [cluster] yet: a cluster keeps no history");
     }
 }

@@ -431,9 +431,9 @@ pub const PROTECTED: [&str; 4] =
     ["*/User/FetchCredentials", "*/Agent/SetUserInfo", "*/Connection/ReInit", "*/Agent/Login"];
 
 impl Config {
-    /// Whether a channel keeps something on disk.
+    /// Whether a channel keeps something on disk. A cluster keeps it elsewhere.
     pub fn keeps_history(&self) -> bool {
-        self.channels.values().any(|channel| channel.durable || channel.retain_durable)
+        !self.cluster.is_on() && self.channels.values().any(|channel| channel.durable || channel.retain_durable)
     }
 }
 

@@ -12,6 +12,7 @@ mod driver;
 mod failed_logins;
 mod handshake_token;
 mod heartbeat;
+mod leasing;
 mod log;
 mod looking;
 mod message;
@@ -51,6 +52,7 @@ use crate::telemetry::metrics::SlowFor;
 use crate::websocket::{Frame, ping};
 use commits::Commits;
 use heartbeat::{Beat, Heartbeat};
+use leasing::Leasing;
 use log::Leaving;
 use looking::Looking;
 use pause::Pause;
@@ -84,6 +86,8 @@ pub enum Input<'a> {
     Committed,
     /// Events that a Subscribe waited for were read from the disk, or cannot be.
     Looked,
+    /// The lease that a Register waited for was taken, or cannot be.
+    Leased,
     /// The peer takes nothing, although there is something to take.
     Blocked,
     /// The peer took something.
@@ -152,6 +156,8 @@ pub struct Connection {
     commits: Option<Box<Commits>>,
     /// A Subscribe that waits for the disk.
     looking: Option<Box<Looking>>,
+    /// A Register that waits for the lease of its source.
+    leasing: Option<Box<Leasing>>,
     /// How long it may wait for receivers. Made at the first wait.
     allowance: Option<Box<Allowance>>,
     /// Malformed messages in a row.
@@ -214,6 +220,7 @@ impl Connection {
             paused: now,
             commits: None,
             looking: None,
+            leasing: None,
             allowance: None,
             malformed: 0,
             unregistered_requests: 0,
@@ -266,6 +273,7 @@ impl Connection {
             && self.pause.is_none()
             && self.may_join()
             && self.looking.is_none()
+            && self.leasing.is_none()
             && self.replies.len() < REPLIES_MAX
     }
 
@@ -410,6 +418,7 @@ impl Connection {
             }
             Input::Committed => self.committed(now, router),
             Input::Looked => self.looked(now, router),
+            Input::Leased => self.leased(now, router),
             Input::Blocked => {
                 self.heartbeat.not_read();
                 self.timers.set(Timer::SlowConsumer, now + self.limits.slow_consumer);

@@ -10,7 +10,7 @@ use crate::connection::proof::Proven;
 use crate::connection::renew::Renewing;
 use crate::connection::timer::Timer;
 use crate::connection::{Connection, Effect, HandshakeToken, Phase, network_of};
-use crate::router::{NotAttached, RefusedMessage, Registered, Registration, Resumption, Router, Wanted};
+use crate::router::{LeaseHold, NotAttached, RefusedMessage, Registered, Registration, Resumption, Router, Wanted};
 use crate::telemetry::metrics::RegistrationOutcome;
 use wire::command::{Register, Resume, WillOption};
 use wire::{Close, CloseCode, Envelope, ErrorCode, Refusal, Triple, notice};
@@ -53,6 +53,11 @@ impl Registering {
         let claim = Claim { source: source.to_owned(), user: None, token: None, certificate: None };
         let (echo, resume, will) = (None, Resume::No, WillOption::Absent);
         Self { source: source.to_owned(), id: None, echo, resume, will, claim, reloads: 0 }
+    }
+
+    /// The name to register under.
+    pub(super) fn source(&self) -> &str {
+        &self.source
     }
 
     pub(super) fn failure(&self, refusal: &Refusal) -> String {
@@ -119,7 +124,7 @@ impl Connection {
             Verifying::Renew(renewing) => return self.renewed(now, renewing, outcome, router),
         };
         let refusal = match outcome {
-            Ok(identity) => return self.attach(now, registering, identity, router),
+            Ok(identity) => return self.attach(now, registering, identity, None, router),
             Err(AuthError::Unauthenticated(why)) => {
                 if self.settings.failed_logins.fail(now, self.address) {
                     registering.claim.token = None;
@@ -132,18 +137,29 @@ impl Connection {
             Err(AuthError::Forbidden(why)) => Refusal::new(ErrorCode::Forbidden, why),
             Err(AuthError::Unavailable(why)) => {
                 let refusal = Refusal::new(ErrorCode::UpstreamUnavailable, why);
-                self.count_registration(RegistrationOutcome::Refused(refusal.code));
-                self.record_refusal(&registering, None, &refusal);
-                self.note_refused_register(now, router, &registering, &refusal);
-                self.push(now, registering.failure(&refusal));
-                if self.restarts < RESTARTS_MAX {
-                    self.restarts += 1;
-                    self.timers.set(Timer::Registration, now + self.limits.registration);
-                }
+                self.refuse_unavailable(now, &registering, &refusal, router);
                 return None;
             }
         };
         Some(self.refuse(now, &registering, None, &refusal, router))
+    }
+
+    /// Answers a registration that nobody could decide. The connection goes on, and has its time to register once more.
+    pub(super) fn refuse_unavailable(
+        &mut self,
+        now: Instant,
+        registering: &Registering,
+        refusal: &Refusal,
+        router: &Router,
+    ) {
+        self.count_registration(RegistrationOutcome::Refused(refusal.code));
+        self.record_refusal(registering, None, refusal);
+        self.note_refused_register(now, router, registering, refusal);
+        self.push(now, registering.failure(refusal));
+        if self.restarts < RESTARTS_MAX {
+            self.restarts += 1;
+            self.timers.set(Timer::Registration, now + self.limits.registration);
+        }
     }
 
     /// The delay after too many failed registrations is over.
@@ -220,14 +236,18 @@ impl Connection {
         }
     }
 
-    fn attach(
+    /// Registers a session. `lease`: that of its source, if it has one already.
+    pub(super) fn attach(
         &mut self,
         now: Instant,
         mut registering: Registering,
         identity: Identity,
+        lease: Option<LeaseHold>,
         router: &Router,
     ) -> Option<Effect> {
         let (proven, principal) = (Proven::new(now, &identity), identity.principal.clone());
+        // Only such a registration may have to wait for a lease.
+        let again = identity.exclusive.then(|| identity.clone());
         let registration = Registration {
             source: registering.source.clone(),
             identity,
@@ -240,12 +260,17 @@ impl Connection {
             },
         };
         let Registering { resume, echo, will, reloads, .. } = &registering;
-        let wanted = Wanted { resume, echo: *echo, keeps_will: *will == WillOption::Absent, reloads: *reloads };
+        let keeps_will = *will == WillOption::Absent;
+        let wanted = Wanted { resume, echo: *echo, keeps_will, reloads: *reloads, lease };
         let Registered { session, attachment, resumption } = match router.register(now, registration, &wanted) {
             Ok(Some(registered)) => registered,
             Ok(None) => {
                 registering.reloads = router.reloads();
                 return Some(self.verify(registering));
+            }
+            Err(NotAttached::Leaseless) => {
+                self.wait_for_lease(now, registering, again?, router);
+                return None;
             }
             Err(NotAttached::Refused(refusal)) => {
                 return Some(self.refuse(now, &registering, Some(&principal), &refusal, router));

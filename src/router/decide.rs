@@ -163,11 +163,10 @@ impl Router {
     /// # Errors
     /// `STORAGE_UNAVAILABLE` in a cluster.
     pub(super) fn check_retain(&self, envelope: &Envelope<'_>) -> Result<(), Refusal> {
-        if !envelope.retain() || !self.is_clustered() {
+        if !envelope.retain() || !self.is_clustered() || self.commits.is_some() {
             return Ok(());
         }
-        let words = "a broker that is a node of a cluster keeps no retained values yet";
-        Err(Refusal::new(ErrorCode::StorageUnavailable, words))
+        Err(Refusal::new(ErrorCode::StorageUnavailable, "this node of a cluster has no storage for retained values"))
     }
 
     pub(super) fn no_handler(&self, envelope: &Envelope<'_>, facts: &Facts<'_>) -> Refusal {

@@ -149,11 +149,17 @@ impl Router {
             self.note_closed(now, session, ending);
         }
         self.forget_tokens(session);
-        let (subscriptions, will, given, asked) = {
+        let (subscriptions, will, lease, given, asked) = {
             let mut holds = session.holds.lock();
             holds.close();
             let asked: Vec<_> = holds.asked.values().cloned().collect();
-            (std::mem::take(&mut holds.subscriptions), holds.will.take(), holds.given_in_order(), asked)
+            (
+                std::mem::take(&mut holds.subscriptions),
+                holds.will.take(),
+                holds.lease.take(),
+                holds.given_in_order(),
+                asked,
+            )
         };
         // From here on nothing is pushed to it, and it is given nothing.
         session.outbox().end(End::Detached);
@@ -173,6 +179,8 @@ impl Router {
             Some(will) => self.publish_will(now, session, &will, rest),
             None => self.end_rest(now, session, rest),
         }
+        // Only now may another node have its source.
+        drop(lease);
     }
 
     /// Does what follows the will of a session that has ended: its `Left`, then the ends of its requests.

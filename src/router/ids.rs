@@ -16,6 +16,12 @@ use zeroize::Zeroizing;
 pub struct SessionId(Uuid);
 
 impl SessionId {
+    /// Its bytes.
+    #[must_use]
+    pub fn to_bytes(self) -> [u8; 16] {
+        *self.0.as_bytes()
+    }
+
     pub(super) fn as_bytes(&self) -> &[u8; 16] {
         self.0.as_bytes()
     }

@@ -27,7 +27,7 @@
 //! 8. `Retained::gate`. A subscription holds it for writing over its reply and its entry in the index; a retained event
 //!    holds it for reading over its value and the look-up of its subscribers. A channel that gets another scope holds it for
 //!    writing over the removal of its values.
-//! 9. `Retained::buckets`, then one bucket, then `Accounts::state`.
+//! 9. `Retained::buckets`, then one bucket, then `Accounts::state`. `Cleared` comes after `Retained::order`.
 //! 10. `Turns::state`, then `Requests::blocked`.
 //! 11. `Requests::by_deadline`, a shard.
 //! 12. `HeldPresence::changes`. Held over the push of a presence event to its session.
@@ -39,7 +39,7 @@
 //! 18. `Outbox::state`. Held over the check whether its session may receive a frame. Tasks are woken after its release.
 //! 19. `Session::permissions`, `Session::proof`, `Session::address`, `HintAllowance::full_at`, `Hints::logged`, `Ids::random`,
 //!     `Commits::queue`, `Forgotten::lost`, `DiskReads`, `PendingCommits::waiting`, `EndedSessions`, `Resumes::away`,
-//!     `Resumes::by_id`, a shard, those of `resume::kept`, `Calls`, `Call::state`,
+//!     `Resumes::by_id`, a shard, those of `resume::kept`, `Calls`, `Call::state`, `Leases::state`, `Cleared`,
 //!     `Peer::wants`, `Peer::leaving`, `Peer::asked`, `CutOff::state`, those of a [`Backplane`]. No other lock is taken while one of them is
 //!     held.
 //! 20. `Taps::list`, then `Queue::waiting` of one tap; and a ring of the flight recorder, which a worker takes only if nobody
@@ -67,6 +67,7 @@ mod hint;
 mod history;
 mod ids;
 mod index;
+mod leases;
 mod lists;
 mod observe;
 mod operator;
@@ -102,6 +103,7 @@ pub use disk::{DiskRead, ReadQueue};
 pub use end::Ending;
 pub use history::{Found, Kept, LookTicket, Position, RecoverReason, Recovered};
 pub use ids::{Ids, RequestId, SessionId, SubscriptionId};
+pub use leases::{GivenUp, LeaseAnswer, LeaseClaim, LeaseHold, LeaseHolder, LeaseKeeper, LeaseName, LeaseTicket};
 pub use lists::{
     ApplicationRow, ChannelHistory, ChannelRow, Filter, Load, LogRow, QueueDepth, RequestRow, RequestState,
     RetainedItem, RetainedRow, SessionRow, SessionSort, SubscriptionItem, SubscriptionRow,
@@ -136,12 +138,13 @@ use crate::telemetry::metrics::Metrics;
 use crate::telemetry::recorder::{Recorder, What};
 use backplane::Cluster;
 use call::Calls;
-use commit::Commits;
+use commit::{Awaited, Commits};
 use disk::DiskReads;
 use ended::EndedSessions;
 use hint::Hints;
 use history::History;
 use index::Index;
+use leases::Leases;
 use presence::{Change, Joined, Place, Presence};
 use request::deadlines::Requests;
 use request::pending::Pending;
@@ -175,6 +178,8 @@ pub struct Router {
     resumes: Resumes,
     /// The other nodes, if it is a node of a cluster.
     cluster: Option<Box<Cluster>>,
+    /// The leases of exclusive sources, if its sessions need any.
+    leases: Option<Arc<Leases>>,
     /// The sessions that have ended, for [`Router::explain`].
     ended: EndedSessions,
     declared: Declarations,
@@ -221,6 +226,8 @@ pub struct Routed {
     pub secret: bool,
     /// It has to be on disk first. The rest of this follows then.
     pub ticket: Option<Box<CommitTicket>>,
+    /// What other nodes have to take before its sender is told.
+    waits_for: Awaited,
 }
 
 /// The facts of `Broker/Message/Receipt`.
@@ -274,6 +281,8 @@ pub enum NotAttached {
     Refused(Refusal),
     /// Its will is refused: any code of an event.
     Will(Refusal),
+    /// Its source is exclusive in a cluster, and it has no lease of it: [`Router::seek_lease`].
+    Leaseless,
 }
 
 impl From<Refusal> for NotAttached {
@@ -331,6 +340,7 @@ impl Router {
             commits: None,
             reads: None,
             cluster: None,
+            leases: None,
             ended: EndedSessions::default(),
             declared: Declarations::new(Declared { on: declarations, off: Vec::new() }),
             log_limit: LogLimit::default(),
@@ -362,7 +372,7 @@ impl Router {
     /// # Errors
     /// [`NotAttached`].
     pub fn attach(&self, now: Instant, registration: Registration) -> Result<Arc<Session>, NotAttached> {
-        let attached = self.attach_if(now, registration, || true)?;
+        let attached = self.attach_if(now, registration, None, || true)?;
         attached.ok_or_else(|| Refusal::new(ErrorCode::Internal, "the broker failed; its log says more").into())
     }
 
@@ -371,9 +381,10 @@ impl Router {
         &self,
         now: Instant,
         registration: Registration,
+        lease: Option<LeaseHold>,
         is_current: impl Fn() -> bool,
     ) -> Result<Option<Arc<Session>>, NotAttached> {
-        let joined = self.join(now, registration, None, |_| (), is_current)?;
+        let joined = self.join(now, (registration, lease), None, |_| (), is_current)?;
         Ok(joined.inspect(|session| self.tell_presence(now, session, Change::Joined)))
     }
 
@@ -382,23 +393,28 @@ impl Router {
     fn join(
         &self,
         now: Instant,
-        registration: Registration,
+        (registration, lease): (Registration, Option<LeaseHold>),
         except: Option<u64>,
         prepare: impl FnOnce(&mut Session),
         is_current: impl Fn() -> bool,
     ) -> Result<Option<Arc<Session>>, NotAttached> {
         check_not_own(&registration.source)?;
         let exclusive = registration.identity.exclusive;
+        if exclusive && self.needs_leases() && lease.as_ref().is_none_or(LeaseHold::is_lost) {
+            return Err(NotAttached::Leaseless);
+        }
         let role = Role::of(&registration.identity.principal);
         let mut session = self.session(now, role, registration, None);
         self.check_will_of(&session).map_err(NotAttached::Will)?;
         prepare(&mut session);
+        session.holds.lock().lease = lease.filter(|_| exclusive);
         let session = Arc::new(session);
         let place = Place { exclusive, except, longest_away: &|fits| self.longest_away(fits) };
         for _ in 0..DISPLACED_MAX {
             match self.presence.join(&session, &place, &self.policy.limits(), &is_current)? {
                 Joined::Listed => {
                     self.note(now, &session, What::Registered);
+                    self.note_lease(&session);
                     return Ok(Some(session));
                 }
                 Joined::Outdated => return Ok(None),

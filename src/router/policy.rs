@@ -108,6 +108,8 @@ struct Chosen {
     /// Triples that are requests even if there is no handler.
     only: Vec<Pattern>,
     folds: bool,
+    /// It is a node of a cluster, which keeps all retained values.
+    clustered: bool,
     limits: Limits,
     resume: Resume,
 }
@@ -191,7 +193,7 @@ impl Policy {
             protected: chosen.is_protected(triple),
             history: channel.history.is_some(),
             durable: channel.durable,
-            retains_durably: channel.retain_durable,
+            retains_durably: channel.retain_durable || chosen.clustered,
             on_full,
         }
     }
@@ -206,9 +208,10 @@ impl Policy {
         self.chosen.load().channel(channel).durable
     }
 
-    /// Whether the retained values of the channel are on disk.
+    /// Whether the retained values of the channel are on disk, or kept by a cluster.
     pub(super) fn retains_durably(&self, channel: &str) -> bool {
-        self.chosen.load().channel(channel).retain_durable
+        let chosen = self.chosen.load();
+        chosen.clustered || chosen.channel(channel).retain_durable
     }
 
     /// The channels that have history.
@@ -302,6 +305,7 @@ impl Chosen {
         let placed = |name: &str| ChannelPlace::at(names.add(name));
         Self {
             other: (Channel::default(), ChannelPlace::at(names.other())),
+            clustered: config.cluster.is_on(),
             folds: config.channels.values().any(|channel| channel.fold_case),
             channels: config.channels.iter().map(|(name, it)| (name.clone(), (*it, placed(name)))).collect(),
             protected: config.protected.clone(),
@@ -321,7 +325,10 @@ impl Chosen {
                 request_timeout: config.requests.timeout,
                 more_max: config.requests.more_max,
                 blocked: config.requests.blocked,
-                history: config.history,
+                history: match config.cluster.is_on() {
+                    true => History { timeout: config.cluster.storage_wait, ..config.history },
+                    false => config.history,
+                },
             },
         }
     }

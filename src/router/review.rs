@@ -17,7 +17,7 @@ use crate::router::change::Reason;
 use crate::router::outbox::End;
 use crate::router::policy::Readdressed;
 use crate::router::session::Session;
-use crate::router::{NotAttached, Registration, Router};
+use crate::router::{LeaseHold, NotAttached, Registration, Router};
 
 /// What a reload did to live sessions.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -37,7 +37,7 @@ impl Router {
     }
 
     /// Makes a session known whose identity was verified when [`Router::reloads`] was `reloads`. `None`: there was a reload
-    /// since, so it has to be verified again.
+    /// since, so it has to be verified again. `lease`: that of its source, if it needs one.
     ///
     /// # Errors
     /// Those of [`Router::attach`].
@@ -45,9 +45,10 @@ impl Router {
         &self,
         now: Instant,
         registration: Registration,
+        lease: Option<LeaseHold>,
         reloads: u64,
     ) -> Result<Option<Arc<Session>>, NotAttached> {
-        self.attach_if(now, registration, || self.reloads() == reloads)
+        self.attach_if(now, registration, lease, || self.reloads() == reloads)
     }
 
     /// Puts the router's part of another configuration in force; see `Policy::replace`. What is listed for a channel

@@ -25,7 +25,7 @@ use crate::router::request::pending::Pending;
 use crate::router::request::turn::Turns;
 use crate::router::resume::Resumable;
 use crate::router::sync::Mutex;
-use crate::router::{RequestId, SessionId};
+use crate::router::{LeaseHold, RequestId, SessionId};
 use crate::telemetry::recorder::Pace;
 use crate::websocket::Frame;
 use wire::command::State;
@@ -128,6 +128,8 @@ pub(super) struct Holdings {
     given: HashMap<RequestId, Arc<Pending>, foldhash::fast::FixedState>,
     /// The event that is published when the session ends. It was checked.
     pub(super) will: Option<Box<str>>,
+    /// The lease of its source, if that is exclusive in a cluster.
+    pub(super) lease: Option<LeaseHold>,
     /// Why an operator has closed the session.
     pub(super) kicked: Option<Arc<str>>,
     /// Subscriptions that have ended. `None`: none has.

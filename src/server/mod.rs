@@ -231,15 +231,19 @@ impl Server {
         let router = router.with_metrics(Arc::clone(&metrics)).with_recorder(Arc::clone(&recorder));
         let (router, committing) = adapters.open_history(now, calendar(), router, &config)?;
         let unjoined = config.cluster.is_on().then(|| Unjoined::open(&config)).transpose()?;
-        let router = match &unjoined {
-            Some(unjoined) => router.with_backplane(unjoined.backplane()),
-            None => router,
+        let (router, joining) = match unjoined {
+            Some(unjoined) => {
+                let router = router.with_backplane(unjoined.backplane()).with_leases(unjoined.leases());
+                let (router, queue) = router.with_commits();
+                (router, Some((unjoined, queue)))
+            }
+            None => (router, None),
         };
         let settings = Settings::new(config.limits.clone()).with_audit(adapters.audit());
         let settings = settings.with_metrics(Arc::clone(&metrics));
         let router = Arc::new(router);
         let committer = committing.map(|it| it.start(&router, &config)).transpose().map_err(AdapterError::from)?;
-        let cluster = unjoined.map(|it| it.join(&router)).transpose()?;
+        let cluster = joining.map(|(it, queue)| it.join(&router, queue)).transpose()?;
         let broker = Broker {
             router,
             metrics,

@@ -202,6 +202,7 @@ enum Turn {
     Relieved,
     Committed,
     Looked,
+    Leased,
     Gone(Ended),
 }
 
@@ -257,6 +258,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<'_, S> {
                 Turn::Relieved => self.handle(now(), Input::Relieved),
                 Turn::Committed => self.handle(now(), Input::Committed),
                 Turn::Looked => self.handle(now(), Input::Looked),
+                Turn::Leased => self.handle(now(), Input::Leased),
                 Turn::Gone(ended) => return self.ending(ended),
             };
             match effect {
@@ -320,6 +322,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<'_, S> {
         }
         if connection.poll_look(cx).is_ready() {
             return Poll::Ready(Turn::Looked);
+        }
+        if connection.poll_lease(cx).is_ready() {
+            return Poll::Ready(Turn::Leased);
         }
         if socket.is_writing() {
             if let Poll::Ready(end) = connection.poll_end(cx) {

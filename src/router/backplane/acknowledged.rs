@@ -1,4 +1,4 @@
-//! Which changes a peer has taken, and whose replies wait for that.
+//! Which changes a peer has taken, and what waits for that: replies, and outcomes of what was published.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -7,15 +7,23 @@ use parking_lot::Mutex;
 
 use crate::router::session::Session;
 
+/// What waits for a peer.
+enum Waiter {
+    /// Nothing is taken from the queue of this session.
+    Session(Arc<Session>),
+    /// Something happens when the last reference is dropped.
+    Last(Arc<dyn Send + Sync>),
+}
+
 /// The changes that a peer has taken.
 #[derive(Default)]
-pub(super) struct Acknowledged(Mutex<State>);
+pub(in crate::router) struct Acknowledged(Mutex<State>);
 
 #[derive(Default)]
 struct State {
     last: u64,
-    /// The sessions whose queues wait, by the number of the change. One session can be there several times.
-    waiting: BTreeMap<u64, Vec<Arc<Session>>>,
+    /// What waits, by the number of the change. One session can be there several times.
+    waiting: BTreeMap<u64, Vec<Waiter>>,
     is_lost: bool,
 }
 
@@ -25,7 +33,15 @@ impl Acknowledged {
         let mut state = self.0.lock();
         if !state.is_lost && number > state.last {
             session.outbox().withhold();
-            state.waiting.entry(number).or_default().push(Arc::clone(session));
+            state.waiting.entry(number).or_default().push(Waiter::Session(Arc::clone(session)));
+        }
+    }
+
+    /// Keeps a reference until the peer has taken the change with this number, or is lost.
+    pub(in crate::router) fn keep(&self, number: u64, reference: Arc<dyn Send + Sync>) {
+        let mut state = self.0.lock();
+        if !state.is_lost && number > state.last {
+            state.waiting.entry(number).or_default().push(Waiter::Last(reference));
         }
     }
 
@@ -50,6 +66,11 @@ impl Acknowledged {
     }
 }
 
-fn stop_waiting(sessions: BTreeMap<u64, Vec<Arc<Session>>>) {
-    sessions.into_values().flatten().for_each(|session| session.outbox().stop_withholding());
+fn stop_waiting(waiting: BTreeMap<u64, Vec<Waiter>>) {
+    for waiter in waiting.into_values().flatten() {
+        match waiter {
+            Waiter::Session(session) => session.outbox().stop_withholding(),
+            Waiter::Last(reference) => drop(reference),
+        }
+    }
 }

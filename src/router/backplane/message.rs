@@ -61,6 +61,58 @@ pub(in crate::router) enum Message<'a> {
         /// Its time limit is over: the handler is late.
         late: bool,
     },
+    /// A retained event that the bucket has with this revision.
+    Retained {
+        revision: u64,
+        /// Sessions that match it are to receive it. Otherwise it is only kept.
+        is_event: bool,
+        /// A service sent it, or an adapter.
+        by_service: bool,
+        #[serde(borrow)]
+        event: Sent<'a>,
+    },
+    /// The bucket has cleared a value with this revision, for an operator.
+    Cleared {
+        revision: u64,
+        /// To whom it belonged; `None`: a shared channel.
+        user: Option<&'a str>,
+        /// Canonical, with slashes.
+        triple: &'a str,
+        target: Option<&'a str>,
+    },
+    /// The bucket has something that was not sent.
+    ReadValues,
+    /// The sender claims a lease that the receiver has. Is its session away?
+    AskLease {
+        /// The claim of the sender.
+        claim: u64,
+        #[serde(borrow)]
+        lease: LeaseOf<'a>,
+    },
+    /// The answer.
+    Lease {
+        claim: u64,
+        #[serde(borrow)]
+        lease: LeaseOf<'a>,
+        answer: LeaseGiven,
+    },
+}
+
+/// Whether a node has given a lease up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(in crate::router) enum LeaseGiven {
+    /// It has, with all of its claims up to this one.
+    Up { claims: u64 },
+    /// It has not: a session registered at this time, in milliseconds since 1970.
+    No { since_ms: u64 },
+}
+
+/// The lease of an exclusive source.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(in crate::router) struct LeaseOf<'a> {
+    /// `None`: a service's.
+    pub(in crate::router) user: Option<&'a str>,
+    pub(in crate::router) source: &'a str,
 }
 
 /// A session, by its id on the wire.
@@ -187,10 +239,21 @@ impl Message<'_> {
     /// Writes the message. It may hold a password.
     pub(in crate::router) fn write(&self) -> Zeroizing<Vec<u8>> {
         let text = match self {
-            Self::Event(event) | Self::Grouped { event, .. } | Self::Returned { event, .. } => event.text.len(),
+            Self::Event(event)
+            | Self::Grouped { event, .. }
+            | Self::Returned { event, .. }
+            | Self::Retained { event, .. } => event.text.len(),
             Self::Request(request) => request.text.len(),
             Self::Answer { text, .. } => text.len(),
-            Self::Snapshot { .. } | Self::Change(_) | Self::Gone(_) | Self::Failed { .. } | Self::Cancel { .. } => 0,
+            Self::Snapshot { .. }
+            | Self::Change(_)
+            | Self::Gone(_)
+            | Self::Failed { .. }
+            | Self::Cancel { .. }
+            | Self::Cleared { .. }
+            | Self::ReadValues
+            | Self::AskLease { .. }
+            | Self::Lease { .. } => 0,
         };
         // Never grown where a text may be secret, which would leave a copy behind.
         let buffer = Vec::with_capacity(text + ROOM);

@@ -7,7 +7,8 @@
 //! stand-in, too, for its requester.
 //!
 //! `message` is what is said, `peer` what is known of a peer, `acknowledged` which changes it has taken, `cut_off` what is
-//! remembered of one that is lost, `events` and `requests` are how both cross a link. Nothing here waits: what a link cannot
+//! remembered of one that is lost, `events` and `requests` are how both cross a link, `retained` what
+//! a cluster keeps. Nothing here waits: what a link cannot
 //! take breaks it, and its peer's stand-ins end.
 
 mod acknowledged;
@@ -18,15 +19,18 @@ pub(super) mod message;
 mod peer;
 pub(super) mod remote;
 mod requests;
+mod retained;
 
 use std::sync::Arc;
 use std::time::Instant;
 
 use arc_swap::ArcSwap;
+use tokio::sync::Notify;
 use zeroize::Zeroizing;
 
 use crate::router::session::{Role, Session};
 use crate::router::{Application, Router};
+use crate::store::history::Place;
 use announce::Announced;
 use cut_off::CutOff;
 use message::Message;
@@ -50,11 +54,19 @@ pub(super) struct Cluster {
     peers: ArcSwap<Vec<Arc<Peer>>>,
     announced: Announced,
     cut_off: CutOff,
+    /// Told when the bucket of retained values has to be read on.
+    values_missed: Notify,
 }
 
 impl Cluster {
     fn new(plane: Arc<dyn Backplane>) -> Self {
-        Self { plane, peers: ArcSwap::default(), announced: Announced::default(), cut_off: CutOff::default() }
+        Self {
+            plane,
+            peers: ArcSwap::default(),
+            announced: Announced::default(),
+            cut_off: CutOff::default(),
+            values_missed: Notify::new(),
+        }
     }
 
     fn peer(&self, node: &str) -> Option<Arc<Peer>> {
@@ -73,6 +85,12 @@ impl Router {
     #[must_use]
     pub fn with_backplane(self, plane: Arc<dyn Backplane>) -> Self {
         Self { cluster: Some(Box::new(Cluster::new(plane))), ..self }
+    }
+
+    /// Gives a message to the link to a node. Returns `false` if there is none.
+    pub(super) fn say_to(&self, node: &str, message: &Message<'_>) -> bool {
+        let peer = self.cluster.as_ref().and_then(|cluster| cluster.peer(node));
+        peer.is_some_and(|peer| peer.send(message))
     }
 
     /// Whether it is a node of a cluster.
@@ -153,6 +171,16 @@ impl Router {
             Message::Answer { part, more, text } => self.answer_from(now, &peer, part, more, text),
             Message::Failed { part, code, words } => self.failure_from(now, &peer, part, code, words),
             Message::Cancel { part, late } => self.cancel_from(now, &peer, part, late),
+            Message::Retained { revision, is_event, by_service, event } => {
+                self.retained_from(now, &event, (revision, is_event, by_service));
+            }
+            Message::Cleared { revision, user, triple, target } => {
+                let place = Place { user: user.map(Box::from), triple: triple.into(), target: target.map(Box::from) };
+                self.take_over_value(now, &place, None, revision);
+            }
+            Message::ReadValues => self.note_values_missed(),
+            Message::AskLease { claim, lease } => self.lease_asked(now, &peer, claim, lease),
+            Message::Lease { claim, lease, answer } => self.lease_told(now, &peer, claim, lease, answer),
         }
         true
     }

@@ -96,12 +96,12 @@ impl Peer {
     }
 
     /// What it has taken of what this node announced.
-    pub(super) fn acknowledged(&self) -> &Acknowledged {
+    pub(in crate::router) fn acknowledged(&self) -> &Acknowledged {
         &self.acknowledged
     }
 
     /// Gives it a message. Returns `false` if there is no link any more.
-    pub(super) fn send(&self, message: &Message<'_>) -> bool {
+    pub(in crate::router) fn send(&self, message: &Message<'_>) -> bool {
         self.plane.send(&self.node, message.write()).is_some()
     }
 
@@ -167,6 +167,7 @@ impl Router {
                 other => self.changed(now, peer, other),
             }
         }
+        self.note_values_missed();
         // Told only now, so that a session that is told can reach the handlers of the one that joined.
         for who in joined {
             self.tell_presence_of(now, &who, Presence::Joined);
@@ -176,6 +177,8 @@ impl Router {
     /// Forgets everything that a peer has announced: its sessions have left.
     pub(super) fn forget_peer(&self, now: Instant, peer: &Arc<Peer>) {
         peer.acknowledged.lost();
+        self.leases_unanswered(peer);
+        self.note_values_missed();
         if let Some(cluster) = &self.cluster {
             cluster.cut_off.lost(now, peer.node());
         }

@@ -6,14 +6,14 @@ use std::time::Instant;
 use wire::{DecodeLimits, Envelope, Refusal, decode, notice};
 
 use super::plan::{Batch, Item, Planned, Written, announced_scope, unavailable};
-use super::{To, Uncommitted};
+use super::{Awaited, To, Uncommitted};
 use crate::router::access;
 use crate::router::decide::Facts;
 use crate::router::history::{First, Kept, LogName, Position};
 use crate::router::observe::Expected;
 use crate::router::outbox::OnFull;
 use crate::router::{Denied, Receipt, Routed, Router, Scope};
-use crate::store::history::Place;
+use crate::store::history::{Change, Place};
 
 impl Router {
     /// Delivers the events of a batch that is on disk, or refuses them if it is not, and tells their connections.
@@ -23,43 +23,66 @@ impl Router {
                 Ok(planned) if !is_on_disk && planned.is_stored() => Err(unavailable()),
                 planned => planned,
             };
-            self.finish_event(now, event, planned);
+            self.finish_event(now, event, planned, &[]);
+        }
+    }
+
+    /// Delivers the events of a batch whose changes the bucket of a cluster has with these revisions, or refuses them.
+    pub fn finish_revised(&self, now: Instant, batch: Batch, outcome: Result<&[u64], &Refusal>) {
+        let mut batch = batch;
+        let changes = batch.take_changes();
+        let changes: Vec<_> = changes.iter().zip(outcome.unwrap_or_default().iter().copied()).collect();
+        for Item { event, planned, changes: own } in batch.events {
+            let planned = match (planned, outcome) {
+                (Ok(planned), Err(refusal)) if planned.is_stored() => Err(refusal.clone()),
+                (planned, _) => planned,
+            };
+            self.finish_event(now, event, planned, changes.get(own).unwrap_or_default());
         }
     }
 
     /// Refuses an event that waits for the disk, because nothing is written any more.
     pub fn refuse_waiting(&self, now: Instant, event: Uncommitted) {
-        self.finish_event(now, event, Err(unavailable()));
+        self.finish_event(now, event, Err(unavailable()), &[]);
     }
 
-    fn finish_event(&self, now: Instant, mut event: Uncommitted, planned: Result<Planned, Refusal>) {
+    fn finish_event(
+        &self,
+        now: Instant,
+        mut event: Uncommitted,
+        planned: Result<Planned, Refusal>,
+        revised: &[(&Change, u64)],
+    ) {
         let routed = match planned {
             Err(refusal) => self.refuse_committed(now, &event, refusal),
-            Ok(planned) => self.deliver_committed(now, &event, &planned),
+            Ok(planned) => self.deliver_committed(now, &event, &planned, revised),
         };
         let outcome = routed.map_err(|refusal| Denied { refusal, is_request: false });
-        if event.to == To::Rules {
-            event.tell_sender(now, &outcome);
-        }
         if let Some(rest) = event.rest.take() {
             self.note_will(now, &event.sender, outcome.as_ref().err().map(|denied| &denied.refusal), rest);
         }
-        if let Some(Err(Err(denied))) = event.outcome.take().map(|sender| sender.send(outcome)) {
-            // The ticket was dropped, because its session has ended.
-            let (source, code) = (&*event.sender.source, denied.refusal.code.as_str());
-            tracing::debug!(source, code, "an event of a durable channel was not published");
-        }
+        event.tell(now, outcome);
     }
 
-    fn deliver_committed(&self, now: Instant, event: &Uncommitted, planned: &Planned) -> Result<Routed, Refusal> {
+    /// `revised`: its changes, with the revisions that the bucket of a cluster gave them.
+    fn deliver_committed(
+        &self,
+        now: Instant,
+        event: &Uncommitted,
+        planned: &Planned,
+        revised: &[(&Change, u64)],
+    ) -> Result<Routed, Refusal> {
         let envelope = decode(&event.text, DecodeLimits::OWN).map_err(|malformed| malformed.refusal)?;
         let facts = self.policy.facts(envelope.triple());
         let routed = match (planned, &event.to) {
             (_, To::Removed(user)) => {
-                let removed = self.retained.remove(user.as_deref(), &facts.canonical);
+                let (removed, waits_for) = match self.is_clustered() {
+                    true => self.clear_revised(now, revised.iter().filter_map(|(it, at)| Some((it.cleared()?, *at)))),
+                    false => (self.retained.remove(user.as_deref(), &facts.canonical), Awaited::default()),
+                };
                 let receipt = Some(Receipt { receivers: removed, hint: None, kept: None, nodes: None });
                 // It was not an event.
-                return Ok(Routed { receipt, ..Routed::default() });
+                return Ok(Routed { receipt, waits_for, ..Routed::default() });
             }
             (Planned::All { users, .. }, _) => {
                 return self.announced(now, &event.sender, &envelope, None, &facts, Some(users));
@@ -77,7 +100,8 @@ impl Router {
                 Ok(Routed { receipt, ..Routed::default() })
             }
             (Planned::One(_) | Planned::Second(_) | Planned::Unstored, To::Rules | To::Will) => {
-                self.publish_committed(now, event, (&envelope, &facts), planned)
+                let revision = revised.first().map(|(_, revision)| *revision);
+                self.publish_committed(now, event, (&envelope, &facts), planned, revision)
             }
         };
         self.observe(now, &event.sender, &envelope, &facts, (Expected::EVENT, routed.as_ref()));
@@ -91,9 +115,13 @@ impl Router {
         event: &Uncommitted,
         (envelope, facts): (&Envelope<'_>, &Facts<'_>),
         planned: &Planned,
+        revision: Option<u64>,
     ) -> Result<Routed, Refusal> {
         let scope = access::scope(&event.sender, envelope, facts)?;
         self.check_planned(now, planned, facts, scope)?;
+        if let Some(revision) = revision.filter(|_| !facts.history) {
+            return Ok(self.publish_revised(now, &event.sender, envelope, (scope, facts), revision));
+        }
         let matches = self.subscribers(facts, scope);
         self.publish_now(now, &event.sender, envelope, scope, &matches, facts)
     }
@@ -147,6 +175,19 @@ impl Router {
 }
 
 impl Uncommitted {
+    /// Tells the sender what became of the event, and what waits for it.
+    pub(super) fn told(mut self, now: Instant, outcome: Result<Routed, Denied>) {
+        if self.to == To::Rules {
+            self.tell_sender(now, &outcome);
+        }
+        let Some(sender) = self.outcome.take() else { return };
+        if let Err(Err(denied)) = sender.send(outcome) {
+            // The ticket was dropped, because its session has ended.
+            let (source, code) = (&*self.sender.source, denied.refusal.code.as_str());
+            tracing::debug!(source, code, "an event of a durable channel was not published");
+        }
+    }
+
     /// Tells the sender what became of its event: through its session, which can have lost its connection meanwhile.
     fn tell_sender(&self, now: Instant, outcome: &Result<Routed, Denied>) {
         let Ok(envelope) = decode(&self.text, DecodeLimits::OWN) else { return };

@@ -6,10 +6,12 @@
 //! [`Router::finish`], which delivers. That thread alone appends to durable logs, so an offset that is planned is still the
 //! next one when it is written; no lock is held meanwhile. Nothing is written here, and nothing waits.
 //!
-//! `queue` is where they wait, `plan` says what is written, `finish` is what follows, `pending` counts what waits of a session.
+//! `queue` is where they wait, `plan` says what is written, `finish` is what follows, `awaited` is what
+//! has to follow on other nodes before a sender is told, `pending` counts what waits of a session.
 //! `forgotten` is what a reload has ended and the disk still has, `lost` is what the disk has lost, and `load` takes over what a
 //! file has.
 
+mod awaited;
 mod finish;
 mod forgotten;
 mod load;
@@ -37,6 +39,7 @@ use crate::router::decide::{Decision, Facts, Verdict};
 use crate::router::end::Rest;
 use crate::router::session::Session;
 use crate::router::{Denied, Routed, Router};
+pub(super) use awaited::Awaited;
 use plan::unavailable;
 use queue::{Place, Waiting};
 
@@ -124,6 +127,11 @@ impl Router {
         let queue = commits.queue.clone();
         self.commits = Some(commits);
         (self, queue)
+    }
+
+    /// How many events wait for their commit.
+    pub fn uncommitted(&self) -> usize {
+        self.commits.as_ref().map_or(0, |commits| commits.waiting.events())
     }
 
     /// Takes no more events in.

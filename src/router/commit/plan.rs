@@ -27,7 +27,7 @@ pub(super) struct Item {
     pub(super) event: Uncommitted,
     pub(super) planned: Result<Planned, Refusal>,
     /// Its changes among those of the batch.
-    changes: Range<usize>,
+    pub(super) changes: Range<usize>,
 }
 
 impl Batch {
@@ -185,7 +185,8 @@ impl Plan<'_> {
         self.ids.extend(once);
         let position = is_durable.then(|| self.append(now, event, &envelope, &name, scope, &text));
         let value = is_kept.then(|| {
-            let (place, value) = retained::stored(&event.sender, &envelope, scope, &facts, text, position.clone());
+            let (place, value) =
+                retained::stored(event.sender.author(), &envelope, scope, &facts, text, position.clone());
             self.changes.push(match envelope.payload_is_null() {
                 true => Change::Clear(place.clone()),
                 false => Change::Keep(place.clone(), value),

@@ -9,6 +9,7 @@ use std::sync::mpsc::RecvTimeoutError;
 use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
+use tokio::sync::Notify;
 
 use super::Uncommitted;
 use crate::config::History;
@@ -22,6 +23,8 @@ struct Shared {
     state: Mutex<State>,
     /// Something is to be done.
     arrived: Condvar,
+    /// The same, for a task.
+    notify: Notify,
 }
 
 #[derive(Default)]
@@ -63,14 +66,14 @@ impl CommitQueue {
         }
         state.waiting.push_back(event);
         drop(state);
-        self.0.arrived.notify_one();
+        self.notify();
         Ok(())
     }
 
     /// Lets the thread that waits for events do something else.
     pub(super) fn wake(&self) {
         self.0.state.lock().is_woken = true;
-        self.0.arrived.notify_one();
+        self.notify();
     }
 
     /// Takes no more events in. Returns those that wait. For the end of the thread that writes.
@@ -83,7 +86,17 @@ impl CommitQueue {
     /// Takes no more events in. Those that wait are still taken out.
     pub(super) fn end(&self) {
         self.0.state.lock().has_ended = true;
+        self.notify();
+    }
+
+    fn notify(&self) {
         self.0.arrived.notify_one();
+        self.0.notify.notify_one();
+    }
+
+    /// Told when an event has arrived, or something else is to be done: for a task that then receives without waiting.
+    pub fn arrived(&self) -> &Notify {
+        &self.0.notify
     }
 }
 
@@ -107,6 +120,11 @@ pub(super) struct Place {
 }
 
 impl Waiting {
+    /// How many events wait.
+    pub(super) fn events(&self) -> usize {
+        self.events.load(Ordering::Relaxed)
+    }
+
     /// Takes a place for an event with a text of this length. `None`: there is no room. A text that alone is too long fits if
     /// nothing else waits, because otherwise it could never be written.
     pub(super) fn place(self: &Arc<Self>, bytes: usize, limits: &History) -> Option<Place> {

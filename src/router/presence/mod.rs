@@ -291,6 +291,13 @@ impl Presence {
         self.by_user.iter().filter_map(|sources| sources.key().clone()).collect()
     }
 
+    /// The sessions of a source of a user, or of services, in the order in which they registered.
+    pub(super) fn of_source(&self, user: Option<&Arc<str>>, source: &str) -> Vec<Arc<Session>> {
+        let sources = self.by_user.get(&user.cloned());
+        let sessions = sources.as_ref().and_then(|sources| sources.get(source));
+        sessions.map(|sessions| sessions.values().cloned().collect()).unwrap_or_default()
+    }
+
     /// Calls `each` with every registered session.
     pub(super) fn each(&self, mut each: impl FnMut(&Arc<Session>)) {
         for sources in &self.by_user {

@@ -26,7 +26,7 @@ use crate::router::outbox::{End, Window};
 use crate::router::presence::Change;
 use crate::router::session::{Registration, Role, Session};
 use crate::router::sync::Mutex;
-use crate::router::{NotAttached, Router, SessionId};
+use crate::router::{LeaseHold, NotAttached, Router, SessionId};
 use crate::telemetry::recorder::What;
 use crate::websocket::FrameMemory;
 use away::Away;
@@ -65,6 +65,8 @@ pub struct Wanted<'a> {
     pub keeps_will: bool,
     /// The number of the last reload when its identity was verified.
     pub reloads: u64,
+    /// The lease of its source, if it has one already. A session that continues keeps its own.
+    pub lease: Option<LeaseHold>,
 }
 
 /// A session that a connection has registered.
@@ -197,7 +199,7 @@ impl Router {
         wanted: &Wanted<'_>,
         resumption: Resumption,
     ) -> Result<Option<Registered>, NotAttached> {
-        let session = self.attach_verified(now, registration, wanted.reloads)?;
+        let session = self.attach_verified(now, registration, wanted.lease.clone(), wanted.reloads)?;
         Ok(session.map(|session| Registered { session, attachment: 0, resumption }))
     }
 
@@ -213,6 +215,7 @@ impl Router {
         let mut attachment = 0;
         let prepare = |session: &mut Session| attachment = self.resumes.make_resumable(session);
         let except = ending.as_ref().map(|(session, _)| session.number);
+        let registration = (registration, wanted.lease.clone());
         let joined = self.join(now, registration, except, prepare, || self.reloads() == wanted.reloads)?;
         let Some(session) = joined else { return Ok(None) };
         self.resumes.by_id.insert(session.id, Known::Alive(Arc::clone(&session)));

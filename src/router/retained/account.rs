@@ -8,6 +8,7 @@ use wire::{ErrorCode, Refusal};
 
 use crate::router::policy::Limits;
 use crate::router::session::{Role, Session};
+use crate::store::history::Place;
 
 /// For whom a value counts.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -19,6 +20,16 @@ pub(super) enum Owner {
 }
 
 impl Owner {
+    /// The owner of a value that is stored at a place: its service, its user, or the user in whose name it was sent. `None`
+    /// if it names nobody.
+    pub(super) fn of_stored(place: &Place, user: Option<&str>, service: Option<&str>) -> Option<Self> {
+        match (service, place.user.as_deref(), user) {
+            (Some(service), ..) => Some(Self::Service(service.into())),
+            (None, Some(owner), _) | (None, None, Some(owner)) => Some(Self::User(owner.into())),
+            (None, None, None) => None,
+        }
+    }
+
     /// The owner of what a session sends in a shared channel.
     pub(super) fn of(session: &Session) -> Self {
         match &session.role {

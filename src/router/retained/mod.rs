@@ -10,6 +10,7 @@
 mod account;
 mod facts;
 mod replay;
+mod revised;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::BuildHasher;
@@ -28,6 +29,7 @@ use crate::router::{Position, Scope};
 use crate::store::history as stored;
 use crate::websocket::Frame;
 use account::{Accounts, Owner};
+use revised::Cleared;
 
 pub(super) use facts::ValueFacts;
 pub(super) use replay::Replay;
@@ -40,7 +42,7 @@ const STRIPES: usize = 64;
 const VALUE_BYTES: usize = 304;
 
 /// A scope. Users come first in a replay, in their order.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 enum Bucket {
     User(Arc<str>),
     Shared,
@@ -71,6 +73,8 @@ type Values = BTreeMap<Place, Value>;
 pub(super) struct Retained {
     buckets: RwLock<BTreeMap<Bucket, Mutex<Values>>>,
     accounts: Accounts,
+    /// What was cleared, in a cluster.
+    cleared: Cleared,
     /// The last stamp that was drawn.
     stamp: AtomicU64,
     gate: RwLock<()>,
@@ -88,6 +92,8 @@ struct Value {
     user: Option<Box<str>>,
     /// Its place in a log, if its channel has history.
     position: Option<Box<Position>>,
+    /// What the bucket of a cluster gave it; 0 without one.
+    revision: u64,
     /// When it was published, or read from a file.
     since: Instant,
 }
@@ -97,6 +103,7 @@ impl Default for Retained {
         Self {
             buckets: RwLock::default(),
             accounts: Accounts::default(),
+            cleared: Cleared::default(),
             stamp: AtomicU64::new(0),
             gate: RwLock::default(),
             order: std::array::from_fn(|_| Mutex::default()),
@@ -146,12 +153,17 @@ impl Retained {
         if envelope.payload_is_null() {
             self.clear(&bucket, &place);
         } else {
-            let stamp = self.stamp.fetch_add(1, Ordering::SeqCst) + 1;
+            let stamp = self.next_stamp();
             // What is on disk has kept them before it was written.
             let is_on_disk = facts.durable || facts.retains_durably;
             let limits = policy.limits();
             let limits = if is_on_disk { limits.without_retained_bounds() } else { limits };
-            self.insert(&limits, &bucket, place, Value { frame, stamp, owner, user, position, since: now })?;
+            self.insert(
+                &limits,
+                &bucket,
+                place,
+                Value { frame, stamp, owner, user, position, revision: 0, since: now },
+            )?;
         }
         Ok(look_up())
     }
@@ -188,18 +200,18 @@ impl Retained {
     pub(super) fn load(&self, now: Instant, limits: Limits, place: &stored::Place, value: stored::Retained) {
         let stored::Retained { user, service, position, text } = value;
         let position = position.map(|(epoch, offset)| Position { offset, epoch: epoch.into() });
-        let owner = match (service, &place.user, &user) {
-            (Some(service), ..) => Owner::Service(service.into()),
-            (None, Some(owner), _) | (None, None, Some(owner)) => Owner::User((**owner).into()),
-            (None, None, None) => return,
-        };
+        let Some(owner) = Owner::of_stored(place, user.as_deref(), service.as_deref()) else { return };
         let frame = marked(&text, position.as_ref(), "retained");
         let bucket = Bucket::of(place.user.as_deref());
-        let stamp = self.stamp.fetch_add(1, Ordering::SeqCst) + 1;
-        let value = Value { frame, stamp, owner, user, position: position.map(Box::new), since: now };
+        let (stamp, position) = (self.next_stamp(), position.map(Box::new));
+        let value = Value { frame, stamp, owner, user, position, revision: 0, since: now };
         // It was within the limits when it was accepted.
         let place = (place.triple.clone(), place.target.clone());
         self.insert(&limits.without_retained_bounds(), &bucket, place, value).ok();
+    }
+
+    fn next_stamp(&self) -> u64 {
+        self.stamp.fetch_add(1, Ordering::SeqCst) + 1
     }
 
     /// Calls `list` with the last stamp while no retained event is between its stamp and its look-up.
@@ -295,9 +307,17 @@ impl Retained {
     }
 }
 
-/// An event as a file keeps it as its triple's last value.
+/// Who sent an event.
+#[derive(Clone, Copy)]
+pub(super) struct Author<'a> {
+    pub(super) source: &'a str,
+    /// It is a service or an adapter, so what it sends on shared channels counts for itself.
+    pub(super) is_service: bool,
+}
+
+/// An event as a file, or the bucket of a cluster, keeps it as its triple's last value.
 pub(super) fn stored(
-    sender: &Session,
+    author: Author<'_>,
     envelope: &Envelope<'_>,
     scope: Scope<'_>,
     facts: &Facts<'_>,
@@ -306,13 +326,7 @@ pub(super) fn stored(
 ) -> (stored::Place, stored::Retained) {
     let (user, sent_for, service) = match scope {
         Scope::User(user) => (Some(user.into()), None, None),
-        Scope::Shared(user) => {
-            let service = match Owner::of(sender) {
-                Owner::Service(source) => Some((*source).into()),
-                Owner::User(_) => None,
-            };
-            (None, user.map(Box::from), service)
-        }
+        Scope::Shared(user) => (None, user.map(Box::from), author.is_service.then(|| author.source.into())),
     };
     let (triple, target) = (facts.canonical.to_string().into(), envelope.target().map(Box::from));
     let position = position.map(|it| ((*it.epoch).into(), it.offset));

@@ -2,16 +2,20 @@
 //! does not let its beats wait.
 //!
 //! `nats` connects, and is the only place that waits for NATS. `plane` has the links, which the router gives messages to.
-//! `jetstream` is what the cluster keeps, on a thread of its own. `check` says whether NATS is set up for nodes, `joining` is the start of a node, until it may accept sessions; `digest` is
+//! `jetstream` is what the cluster keeps, on a thread of its own;
+//! `leases` are those of exclusive sources, `retained` has the retained values. `check` says whether NATS is set up for nodes, `joining` is the start of a node, until it may accept sessions; `digest` is
 //! what has to be the same on all nodes, `clock` a clock that does not stop while the machine sleeps.
 
 pub mod check;
 mod clock;
 mod digest;
+#[allow(dead_code, reason = "the rest is for channels with history")]
 mod jetstream;
 mod joining;
+mod leases;
 mod nats;
 mod plane;
+mod retained;
 
 use std::io;
 use std::sync::{Arc, mpsc};
@@ -22,13 +26,15 @@ use parking_lot::Mutex;
 use tokio::runtime::{Builder, Runtime};
 use tokio_util::sync::CancellationToken;
 
-use crate::cluster::{Incarnation, Keys, KeysError, NodeId, PeerState, Versions};
+use crate::cluster::{Incarnation, Keys, KeysError, LeaseTimes, NodeId, PeerState, Versions};
 use crate::config::{self, Config};
-use crate::router::{Backplane, Router};
+use crate::router::{Backplane, CommitQueue, LeaseKeeper, Router};
 use crate::store::read_group_secret;
 use crate::telemetry::metrics::ClusterGauges;
-use jetstream::JetStream;
+use jetstream::{JetStream, StorageError};
+use leases::{LeaseDesk, Leasing};
 use plane::Plane;
+use retained::Storing;
 
 /// How long NATS may take to be reached at start.
 pub(super) const NATS_WAIT: Duration = Duration::from_secs(10);
@@ -65,6 +71,8 @@ impl From<KeysError> for ClusterError {
 pub(super) struct Cluster {
     plane: Arc<Plane>,
     storage: Arc<JetStream>,
+    leases: Arc<LeaseDesk>,
+    router: Arc<Router>,
     /// Where the futures of the storage run.
     storage_runtime: Mutex<Option<Runtime>>,
     stop: CancellationToken,
@@ -105,6 +113,7 @@ pub(super) struct PeerRow {
 /// A node that is not connected yet.
 pub(super) struct Unjoined {
     plane: Arc<Plane>,
+    leases: Arc<LeaseDesk>,
     keys: Keys,
     config: Config,
 }
@@ -123,7 +132,7 @@ impl Unjoined {
         });
         let node = node.ok_or_else(|| ClusterError::Refused("cluster.node is not a name".to_owned()))?;
         let plane = Plane::new(settings, node, keys.clone(), digest::of(config));
-        Ok(Self { plane: Arc::new(plane), keys, config: config.clone() })
+        Ok(Self { plane: Arc::new(plane), leases: Arc::default(), keys, config: config.clone() })
     }
 
     /// What the router gives messages for other nodes to.
@@ -131,14 +140,20 @@ impl Unjoined {
         Arc::clone(&self.plane) as _
     }
 
-    /// Connects, and waits until this node knows what every live one announces. Blocks for some seconds.
+    /// What the router seeks the leases of exclusive sources of.
+    pub(super) fn leases(&self) -> Arc<dyn LeaseKeeper> {
+        Arc::clone(&self.leases) as _
+    }
+
+    /// Connects, and waits until this node knows what every live one announces, and has all retained values. Blocks for some
+    /// seconds. `queue`: the events that wait for the storage.
     ///
     /// # Errors
     /// [`ClusterError`].
-    pub(super) fn join(self, router: &Arc<Router>) -> Result<Cluster, ClusterError> {
-        let Self { plane, keys, config } = self;
+    pub(super) fn join(self, router: &Arc<Router>, queue: CommitQueue) -> Result<Cluster, ClusterError> {
+        let Self { plane, leases, keys, config } = self;
         let stop = CancellationToken::new();
-        let name = config.cluster.name.clone();
+        let (name, servers) = (config.cluster.name.clone(), config.cluster.servers.join(", "));
         let storage_runtime =
             Builder::new_multi_thread().worker_threads(1).thread_name("jetstream").enable_all().build()?;
         let (joined, outcome) = mpsc::sync_channel(1);
@@ -161,8 +176,26 @@ impl Unjoined {
                 return Err(error);
             }
         };
+        let (read, values) = mpsc::sync_channel(1);
+        let storing = Storing { queue, storage: Arc::clone(&storage), router: Arc::clone(router) };
+        storage_runtime.spawn(storing.run(read));
+        let values = values.recv().map_err(|_| ended());
+        if let Err(error) = values.and_then(|outcome| outcome.map_err(|error| unread(&servers, &error))) {
+            stop.cancel();
+            storage_runtime.shutdown_background();
+            return Err(error);
+        }
+        let leasing = Leasing {
+            desk: Arc::clone(&leases),
+            storage: Arc::clone(&storage),
+            router: Arc::clone(router),
+            plane: Arc::clone(&plane),
+            times: LeaseTimes::default(),
+        };
+        storage_runtime.spawn(leasing.run());
         let (storage_runtime, thread) = (Mutex::new(Some(storage_runtime)), Mutex::new(Some(thread)));
-        Ok(Cluster { plane, storage, storage_runtime, stop, thread, name })
+        let router = Arc::clone(router);
+        Ok(Cluster { plane, storage, leases, router, storage_runtime, stop, thread, name })
     }
 }
 
@@ -178,6 +211,7 @@ impl Cluster {
     }
 
     /// What the cluster keeps.
+    #[allow(dead_code, reason = "it is for channels with history")]
     pub(super) fn storage(&self) -> &Arc<JetStream> {
         &self.storage
     }
@@ -189,13 +223,17 @@ impl Cluster {
 
     /// What metrics show of the cluster.
     pub(super) fn gauges(&self) -> ClusterGauges {
-        self.plane.gauges()
+        let gauges = self.plane.gauges();
+        ClusterGauges { unopened: gauges.unopened + self.storage.unopened(), ..gauges }
     }
 
     /// Leaves the cluster, when what was sent is acknowledged. Blocks, but not for long.
     pub(super) fn stop(&self) {
         let until = self.plane.now() + LAST_MESSAGES;
-        while self.plane.has_unacknowledged() && self.plane.now() < until {
+        self.router.end_commits();
+        self.leases.release_all();
+        let waits = || self.router.uncommitted() > 0 || !self.leases.is_idle() || self.plane.has_unacknowledged();
+        while waits() && self.plane.now() < until {
             thread::sleep(Duration::from_millis(5));
         }
         self.stop.cancel();
@@ -216,6 +254,11 @@ pub(super) fn changed_for_all(old: &Config, new: &Config) -> Option<String> {
         return None;
     }
     digest::difference(&digest::of(old), &digest::of(new))
+}
+
+fn unread(servers: &str, error: &StorageError) -> ClusterError {
+    let error = format!("the retained values cannot be read from JetStream: {error}");
+    ClusterError::Unreachable { servers: servers.to_owned(), error }
 }
 
 fn read_keys(settings: &config::Cluster) -> Result<Keys, ClusterError> {

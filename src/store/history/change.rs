@@ -36,6 +36,14 @@ pub enum Change {
 }
 
 impl Change {
+    /// The place whose retained value it removes, if it does.
+    pub fn cleared(&self) -> Option<&Place> {
+        match self {
+            Self::Clear(place) => Some(place),
+            Self::Append { .. } | Self::Trim { .. } | Self::Forget(_) | Self::Keep(..) => None,
+        }
+    }
+
     /// The bytes of the text that it adds.
     pub(super) fn bytes(&self) -> usize {
         match self {

@@ -6,10 +6,11 @@ use std::time::{Instant, SystemTime};
 
 use parking_lot::Mutex;
 use serde_json::Value;
-use switchboard::config::Config;
-use switchboard::router::{Backplane, Ids, Lost, Policy, Router, Session};
+use switchboard::config::{Cluster, Config};
+use switchboard::router::{Backplane, CommitQueue, Ids, Lost, Policy, Router, Session};
 use zeroize::Zeroizing;
 
+use super::storage::{Keeper, Put, Storage};
 use crate::support::core::Core;
 
 /// What is under way to each node: from which one, and what.
@@ -66,6 +67,11 @@ pub(super) struct Nodes {
     cores: Vec<Core>,
     links: Vec<Arc<Links>>,
     under_way: UnderWay,
+    keepers: Vec<Arc<Keeper>>,
+    /// The events of each node that wait for the storage.
+    queues: Vec<CommitQueue>,
+    /// What they keep together.
+    pub(super) storage: Arc<Storage>,
 }
 
 impl Nodes {
@@ -80,12 +86,22 @@ impl Nodes {
                 Arc::new(Links { node, numbers, up, under_way: Arc::clone(&under_way) })
             })
             .collect();
+        let storage = Arc::<Storage>::default();
+        let keepers: Vec<_> = (0..count).map(|node| Arc::new(Keeper::new(name(node), &storage))).collect();
+        let mut queues = Vec::new();
+        // As the name says: retained values are kept for all nodes.
+        let cluster = Cluster { name: "test".to_owned(), ..config.cluster.clone() };
+        let config = &Config { cluster, ..config.clone() };
         let core = |node: &Arc<Links>| {
             let ids = Ids::seeded(node.node as u64 + 1);
             let router = Router::new(now, SystemTime::UNIX_EPOCH, Policy::new(config), ids, Vec::new());
+            let (router, queue) = router.with_commits();
+            queues.push(queue);
+            let router = router.with_leases(Arc::clone(&keepers[node.node]) as _);
             Core { router: router.with_backplane(Arc::clone(node) as _), now }
         };
-        let nodes = Self { cores: links.iter().map(core).collect(), links, under_way };
+        let cores = links.iter().map(core).collect();
+        let nodes = Self { cores, links, under_way, keepers, queues, storage };
         for one in 0..count {
             for other in (0..count).filter(|other| *other != one) {
                 nodes.cores[one].router.peer_linked(now, &name(other));
@@ -95,13 +111,45 @@ impl Nodes {
         nodes
     }
 
+    /// The leases of a node.
+    pub(super) fn keeper(&self, node: usize) -> &Keeper {
+        &self.keepers[node]
+    }
+
     pub(super) fn node(&self, node: usize) -> &Core {
         &self.cores[node]
     }
 
     /// Delivers and acknowledges everything that is under way, and what follows from it.
     pub(super) fn settle(&self) {
-        while (0..self.cores.len()).any(|node| self.deliver_one(node)) {}
+        let step = |node| self.deliver_one(node) || self.answer_one(node) || self.put_one(node);
+        while (0..self.cores.len()).any(step) {}
+    }
+
+    /// Puts what the next event of a node needs into the storage, and lets the node deliver it. Returns whether there was one.
+    pub(super) fn put_one(&self, node: usize) -> bool {
+        self.begin_put(node).map(|put| self.end_put(node, put)).is_some()
+    }
+
+    /// The first half of that.
+    pub(super) fn begin_put(&self, node: usize) -> Option<Put> {
+        let Core { router, now } = &self.cores[node];
+        self.storage.begin_put(router, *now, &self.queues[node])
+    }
+
+    /// The second half.
+    pub(super) fn end_put(&self, node: usize, put: Put) {
+        Storage::end_put(&self.cores[node].router, self.cores[node].now, put);
+    }
+
+    /// Lets a node read all values.
+    pub(super) fn read_values(&self, node: usize) {
+        self.storage.read(&self.cores[node].router, self.cores[node].now);
+    }
+
+    /// Answers the next claim of a lease of a node. Returns whether there was one.
+    pub(super) fn answer_one(&self, node: usize) -> bool {
+        self.keepers[node].answer_one(&self.cores[node].router)
     }
 
     /// Delivers and acknowledges the next message to a node. Returns whether there was one.

@@ -5,14 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use switchboard::auth::{Identity, Permissions, Principal};
+use switchboard::auth::Permissions;
 use switchboard::config::{Channel, Config, Scope};
-use switchboard::router::{NotAttached, Outbox, Registration, Session};
-use wire::ErrorCode;
+use switchboard::router::Session;
 use wire::command::{Role, State, Subscribe};
 
 use super::nodes::Nodes;
-use crate::support::core::{WIDE, event};
+use crate::support::core::event;
 
 const HANDLER: Role = Role::Handler { answers: true, ordered: false, replies: Vec::new() };
 
@@ -382,22 +381,4 @@ fn a_node_that_is_cut_off_does_not_take_requests_for_events() {
     assert_eq!(nodes.send(0, &crm, &dial), Err("UPSTREAM_UNAVAILABLE"));
     router.set_cut_off(now, false);
     nodes.send(0, &crm, &dial).unwrap();
-}
-
-#[test]
-fn a_cluster_refuses_what_it_cannot_keep() {
-    let nodes = nodes(2);
-    let crm = nodes.node(0).attach("crm", Some("alice"));
-    assert_eq!(nodes.send(0, &crm, &event("A/b/c", r#","retain":true"#)), Err("STORAGE_UNAVAILABLE"));
-    let core = nodes.node(0);
-    let registration = Registration {
-        source: "gadget".to_owned(),
-        identity: Identity::unproved(Principal::User("alice".into()), Permissions::default()),
-        echo: false,
-        address: None,
-        outbox: Outbox::new(WIDE),
-        will: Some(event("A/b/c", r#","retain":true"#).into()),
-    };
-    let refused = core.router.attach(core.now, registration).map(drop).unwrap_err();
-    assert!(matches!(refused, NotAttached::Will(refusal) if refusal.code == ErrorCode::StorageUnavailable));
 }

@@ -53,11 +53,6 @@ fn what_a_cluster_does_not_keep_is_a_mistake() {
         "[channels.Queue]\nhistory = { size = 10, ttl = '1m' }",
         "6: channels.Queue.history: cannot be used with [cluster] yet: a cluster keeps no history",
     );
-    check_with(
-        "[[applications]]\nsource = 'dialer'\nuser = 'alice'\nexclusive = true\n\
-         token_sha256 = '5f70bf18a086007016e948b04aed3b82103a36bea41755b6cddfaf10ace3c6ef'",
-        "2: applications[0].exclusive: cannot be used with [cluster] yet: it would hold on each node alone",
-    );
 }
 
 #[test]

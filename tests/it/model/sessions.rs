@@ -30,6 +30,7 @@ fn attach(core: &Core, source: &str, user: Option<&str>) -> Result<Arc<Session>,
     let registration = Registration { source: source.into(), identity, echo: false, address: None, outbox, will: None };
     core.router.attach(core.now, registration).map_err(|error| match error {
         NotAttached::Refused(refusal) | NotAttached::Will(refusal) => refusal,
+        NotAttached::Leaseless => unreachable!("there is no cluster"),
     })
 }
 

@@ -71,7 +71,7 @@ impl Stage {
             let outbox = Outbox::new(WIDE);
             let registration =
                 Registration { source: "app".into(), identity, echo: false, address: None, outbox, will: None };
-            let attached = self.core.router.attach_verified(self.core.now, registration, reloads).unwrap();
+            let attached = self.core.router.attach_verified(self.core.now, registration, None, reloads).unwrap();
             self.registered.lock().extend(attached.map(|session| Registered { session, token, reloads }));
         }
         self.count.fetch_add(1, Ordering::SeqCst);

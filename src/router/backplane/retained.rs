@@ -1,0 +1,179 @@
+//! Retained values in a cluster (docs/cluster.md). A bucket that all nodes see has each value before any session receives it,
+//! and gives it a revision. The publisher's node delivers the event then, and sends it with the revision to every peer: also
+//! to one that wants no such event, because it has to keep the value.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::message::{Message, Sent, SentScope};
+use super::peer::Peer;
+use crate::router::commit::Awaited;
+use crate::router::decide::Facts;
+use crate::router::fan_out::{Delivered, Delivery};
+use crate::router::forms::Forms;
+use crate::router::recipients::{Origin, may_repeat};
+use crate::router::retained::{self, Author};
+use crate::router::session::{Role, Session};
+use crate::router::{Receipt, Routed, Router, Scope};
+use crate::store::history::{Place, Retained as Value};
+use tokio::sync::Notify;
+use wire::{DecodeLimits, Envelope, Triple, decode};
+
+impl Router {
+    /// Delivers a retained event that the bucket has with this revision, and sends it to every peer. Its receipt waits until
+    /// all of them have taken it.
+    ///
+    /// An event of a channel with history goes to its log first. What is left then is [`Router::share_value`].
+    pub(in crate::router) fn publish_revised(
+        &self,
+        now: Instant,
+        sender: &Arc<Session>,
+        envelope: &Envelope<'_>,
+        (scope, facts): (Scope<'_>, &Facts<'_>),
+        revision: u64,
+    ) -> Routed {
+        let author = sender.author();
+        let mut forms = Forms::new(envelope, author.source, scope);
+        let (place, value) = retained::stored(author, envelope, scope, facts, forms.stored(), None);
+        let value = (!envelope.payload_is_null()).then_some(&value);
+        let (delivered, is_exact) = {
+            // Held over the pushes: the value that is kept at last is the one that is delivered last.
+            let _order = self.retained.order(&facts.canonical);
+            let look_up = || self.subscribers(facts, scope);
+            let matches = self.retained.revise(now, &self.policy, &place, (value, revision), look_up);
+            (self.give_to_all(now, sender, &matches, &mut forms, facts), matches.exact)
+        };
+        let Delivered { receivers, deliveries, pressed } = delivered;
+        let (nodes, waits_for) = self.share_value(author, envelope, scope, revision, true);
+        let gets_receipt = envelope.id().is_some() || sender.is_call();
+        let hint = if gets_receipt && !is_exact && nodes == 0 {
+            self.hint(now, sender, envelope, scope, facts, receivers)
+        } else {
+            None
+        };
+        let nodes = self.is_clustered().then_some(nodes);
+        let receipt = Some(Receipt { receivers, hint, kept: None, nodes });
+        Routed { receipt, pressed, deliveries, waits_for, ..Routed::default() }
+    }
+
+    /// Sends the value of an event to every peer. `is_event`: sessions there are to receive it as an event. Returns how many
+    /// peers have sessions that may want it, and what has to be acknowledged before its sender is told.
+    pub(in crate::router) fn share_value(
+        &self,
+        author: Author<'_>,
+        envelope: &Envelope<'_>,
+        scope: Scope<'_>,
+        revision: u64,
+        is_event: bool,
+    ) -> (usize, Awaited) {
+        let Some(cluster) = &self.cluster else { return (0, Awaited::default()) };
+        let event = Sent { source: author.source, scope: scope.into(), text: envelope.text() };
+        let message = Message::Retained { revision, is_event, by_service: author.is_service, event };
+        let (mut nodes, mut awaited) = (0, Awaited::default());
+        for peer in cluster.peers.load().iter() {
+            if let Some(number) = cluster.send(peer, &message) {
+                nodes += usize::from(is_event && peer.wants(&envelope.triple().channel, &event));
+                awaited.add(peer, number);
+            }
+        }
+        (nodes, awaited)
+    }
+
+    /// A peer sends a value that the bucket has with this revision.
+    pub(super) fn retained_from(
+        &self,
+        now: Instant,
+        event: &Sent<'_>,
+        (revision, is_event, is_service): (u64, bool, bool),
+    ) {
+        let Ok(envelope) = decode(event.text, DecodeLimits::OWN) else { return };
+        let facts = self.policy.facts(envelope.triple());
+        let scope = match event.scope {
+            SentScope::User(user) => Scope::User(user),
+            SentScope::Shared(user) => Scope::Shared(user),
+            // A value belongs to one user, or is shared.
+            SentScope::All => return,
+        };
+        if facts.protected {
+            return;
+        }
+        let author = Author { source: event.source, is_service };
+        let mut forms = Forms::new(&envelope, event.source, scope);
+        let (place, value) = retained::stored(author, &envelope, scope, &facts, forms.stored(), None);
+        let value = (!envelope.payload_is_null()).then_some(&value);
+        let _order = self.retained.order(&facts.canonical);
+        let look_up = || is_event.then(|| self.subscribers(&facts, scope));
+        let matches = self.retained.revise(now, &self.policy, &place, (value, revision), look_up);
+        if let Some(matches) = matches {
+            let mut delivery = Delivery::new(now, facts.on_full, may_repeat(&matches, facts.folded));
+            self.give_to_each(Origin::Node, &matches, &mut forms, &mut delivery);
+        }
+    }
+
+    /// Clears the values that an operator has removed and that the bucket has cleared with these revisions, here and on every
+    /// peer. Returns how many were kept.
+    pub(in crate::router) fn clear_revised<'p>(
+        &self,
+        now: Instant,
+        cleared: impl Iterator<Item = (&'p Place, u64)>,
+    ) -> (usize, Awaited) {
+        let (mut removed, mut awaited) = (0, Awaited::default());
+        for (place, revision) in cleared {
+            removed += usize::from(self.retained.has(place));
+            self.take_over_value(now, place, None, revision);
+            let Some(cluster) = &self.cluster else { continue };
+            let (user, target) = (place.user.as_deref(), place.target.as_deref());
+            let message = Message::Cleared { revision, user, triple: &place.triple, target };
+            for peer in cluster.peers.load().iter() {
+                if let Some(number) = cluster.send(peer, &message) {
+                    awaited.add(peer, number);
+                }
+            }
+        }
+        (removed, awaited)
+    }
+
+    /// Takes over what the bucket has with this revision: a value, or that it was cleared. Nobody is told.
+    pub fn take_over_value(&self, now: Instant, place: &Place, value: Option<&Value>, revision: u64) {
+        let [channel, topic, subtopic] = crate::router::replay::parts(&place.triple);
+        let triple = Triple::new(channel, topic, subtopic);
+        if self.policy.is_protected(&triple) {
+            return;
+        }
+        let _order = self.retained.order(&triple);
+        self.retained.revise(now, &self.policy, place, (value, revision), || ());
+    }
+
+    /// Told when the bucket has to be read on: a peer can have put values there that did not arrive.
+    pub fn values_missed(&self) -> Option<&Notify> {
+        self.cluster.as_ref().map(|cluster| &cluster.values_missed)
+    }
+
+    /// Lets every peer read the bucket on: it has a value that was not sent to them.
+    pub fn let_peers_read_values(&self) {
+        let Some(cluster) = &self.cluster else { return };
+        for peer in cluster.peers.load().iter() {
+            cluster.send(peer, &Message::ReadValues);
+        }
+    }
+
+    /// The link to a peer begins or has ended, or it says that there is something to read.
+    pub(super) fn note_values_missed(&self) {
+        if let Some(cluster) = &self.cluster {
+            cluster.values_missed.notify_one();
+        }
+    }
+}
+
+impl Session {
+    /// The author of what it sends.
+    pub(in crate::router) fn author(&self) -> Author<'_> {
+        Author { source: &self.source, is_service: !matches!(self.role, Role::User(_)) }
+    }
+}
+
+impl Awaited {
+    fn add(&mut self, peer: &Arc<Peer>, number: u64) {
+        self.0.push((Arc::clone(peer), number));
+    }
+}

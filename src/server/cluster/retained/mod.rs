@@ -1,0 +1,251 @@
+//! [`Storing`]: the retained values of the cluster, in a bucket of JetStream (docs/cluster.md).
+//!
+//! One task takes the events that wait for their commit, puts their values into the bucket, and lets the router deliver them in
+//! the order in which they came. Values of different keys are put at once, those of one key one after the other. The same task
+//! reads the bucket: all of it at start, and on from there when a peer can have put something there that did not arrive.
+//!
+//! An event of a channel with history goes to its log before its value comes here.
+//!
+//! `bucket` is how values are written and read.
+
+mod bucket;
+
+use std::collections::HashSet;
+use std::future::{Future, pending};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::mpsc::SyncSender;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use futures_util::stream::FuturesOrdered;
+use tokio::time::{Instant, sleep_until};
+
+use super::NATS_WAIT;
+use super::jetstream::{JetStream, StorageError};
+use crate::router::{Batch, CommitQueue, Router};
+use bucket::{Bucket, Item};
+use wire::{ErrorCode, Refusal};
+
+/// How many events are under way to the bucket at once.
+const UNDER_WAY_MAX: usize = 1024;
+
+/// How long after a failure the bucket is read again.
+const AGAIN: Duration = Duration::from_secs(1);
+
+/// How often the bucket is read after a put of which nobody knows what became: it may still be on its way.
+const DOUBTS: u8 = 3;
+
+/// What the task needs.
+pub(super) struct Storing {
+    pub(super) queue: CommitQueue,
+    pub(super) storage: Arc<JetStream>,
+    pub(super) router: Arc<Router>,
+}
+
+/// Events whose values are being put, with their keys, and the revisions of what was put.
+type Puts = Pin<Box<dyn Future<Output = (Batch, Vec<String>, Result<Vec<u64>, StorageError>)> + Send>>;
+
+/// How far the bucket was read, and whether that was all.
+type Reading = Pin<Box<dyn Future<Output = (u64, Result<(), StorageError>)> + Send>>;
+
+impl Storing {
+    /// Reads the bucket, says what came of it, and serves it for as long as the node runs.
+    pub(super) async fn run(self, read: SyncSender<Result<(), StorageError>>) {
+        let Self { queue, storage, router } = self;
+        let bucket = Arc::new(Bucket::new(storage, router));
+        let (until, mut last) = (Instant::now() + NATS_WAIT, 0);
+        let outcome = loop {
+            let (at, outcome) = Arc::clone(&bucket).read_on(last).await;
+            last = at;
+            if outcome.is_ok() || Instant::now() >= until {
+                break outcome;
+            }
+            sleep_until(Instant::now() + AGAIN).await;
+        };
+        let is_read = outcome.is_ok();
+        // Nobody waits for it if the start was given up.
+        read.send(outcome).ok();
+        if is_read {
+            let under_way = FuturesOrdered::new();
+            Task { queue, bucket, under_way, busy: HashSet::new(), next: None, reader: Reader::new(last) }
+                .serve()
+                .await;
+        }
+    }
+}
+
+struct Task {
+    queue: CommitQueue,
+    bucket: Arc<Bucket>,
+    under_way: FuturesOrdered<Puts>,
+    /// The keys whose values are under way.
+    busy: HashSet<String>,
+    /// What waits for one of them.
+    next: Option<(Batch, Vec<Item>)>,
+    reader: Reader,
+}
+
+impl Task {
+    async fn serve(mut self) {
+        let router = Arc::clone(&self.bucket.router);
+        loop {
+            self.clear_forgotten();
+            self.start_puts();
+            self.reader.start(&self.bucket);
+            let missed = async {
+                match router.values_missed() {
+                    Some(missed) => missed.notified().await,
+                    None => pending().await,
+                }
+            };
+            tokio::select! {
+                Some(done) = self.under_way.next() => self.put(done),
+                () = self.queue.arrived().notified() => {}
+                outcome = self.reader.read() => self.reader.note(outcome, &router),
+                () = missed => self.reader.want(),
+            }
+        }
+    }
+
+    /// Puts the values of the next events, as far as no earlier value of their keys is under way.
+    fn start_puts(&mut self) {
+        while self.under_way.len() < UNDER_WAY_MAX {
+            let Some((batch, items)) = self.next.take().or_else(|| self.take_event()) else { return };
+            if items.iter().any(|item| self.busy.contains(&item.subject)) {
+                self.next = Some((batch, items));
+                return;
+            }
+            let subjects: Vec<_> = items.iter().map(|item| item.subject.clone()).collect();
+            self.busy.extend(subjects.iter().cloned());
+            let bucket = Arc::clone(&self.bucket);
+            self.under_way.push_back(Box::pin(async move {
+                let outcome = bucket.put_all(&items).await;
+                (batch, subjects, outcome)
+            }));
+        }
+    }
+
+    /// Takes the next event, and what has to be put for it.
+    fn take_event(&self) -> Option<(Batch, Vec<Item>)> {
+        let event = self.queue.receive(Duration::ZERO).ok()?;
+        let batch = self.bucket.router.plan(now(), vec![event]);
+        let items = batch.changes().iter().filter_map(|change| self.bucket.item(change)).collect();
+        Some((batch, items))
+    }
+
+    /// The values of an event were put, or could not be.
+    fn put(&mut self, (batch, subjects, outcome): (Batch, Vec<String>, Result<Vec<u64>, StorageError>)) {
+        for subject in &subjects {
+            self.busy.remove(subject);
+        }
+        let router = &self.bucket.router;
+        match outcome {
+            Ok(revisions) => router.finish_revised(now(), batch, Ok(&revisions)),
+            Err(error) => {
+                if matches!(error, StorageError::Unavailable(_)) {
+                    self.reader.doubt();
+                }
+                tracing::debug!(%error, "a retained value cannot be put into JetStream");
+                router.finish_revised(now(), batch, Err(&refusal(&error)));
+            }
+        }
+    }
+
+    /// Clears values that are in the bucket although a reload has ended them.
+    fn clear_forgotten(&mut self) {
+        let forgotten = self.bucket.router.forgotten(|_, _| false);
+        for item in forgotten.iter().filter(|it| it.cleared().is_some()).filter_map(|it| self.bucket.item(it)) {
+            let bucket = Arc::clone(&self.bucket);
+            // Nothing is delivered for it.
+            let batch = self.bucket.router.plan(now(), Vec::new());
+            self.under_way.push_back(Box::pin(async move {
+                let outcome = bucket.put_all(&[item]).await;
+                (batch, Vec::new(), outcome)
+            }));
+        }
+    }
+}
+
+/// Reads the bucket on, when there is something to read.
+struct Reader {
+    /// The revision up to which it was read.
+    last: u64,
+    reading: Option<Reading>,
+    /// When it is to be read.
+    at: Option<Instant>,
+    /// How often it has yet to be read because nobody knows what became of a put.
+    doubts: u8,
+}
+
+impl Reader {
+    fn new(last: u64) -> Self {
+        Self { last, reading: None, at: None, doubts: 0 }
+    }
+
+    /// There may be something to read.
+    fn want(&mut self) {
+        self.at = Some(Instant::now());
+    }
+
+    /// A put was not acknowledged. If its value is in the bucket, all nodes have to know.
+    fn doubt(&mut self) {
+        self.doubts = DOUBTS;
+        self.at.get_or_insert(Instant::now() + AGAIN);
+    }
+
+    fn start(&mut self, bucket: &Arc<Bucket>) {
+        if self.reading.is_none() && self.at.is_some_and(|at| at <= Instant::now()) {
+            self.at = None;
+            self.reading = Some(Box::pin(Arc::clone(bucket).read_on(self.last)));
+        }
+    }
+
+    /// Ready when the bucket was read, or is to be.
+    async fn read(&mut self) -> Option<(u64, Result<(), StorageError>)> {
+        match (&mut self.reading, self.at) {
+            (Some(reading), _) => {
+                let outcome = reading.await;
+                self.reading = None;
+                Some(outcome)
+            }
+            (None, Some(at)) => {
+                sleep_until(at).await;
+                None
+            }
+            (None, None) => pending().await,
+        }
+    }
+
+    fn note(&mut self, outcome: Option<(u64, Result<(), StorageError>)>, router: &Router) {
+        let Some((last, outcome)) = outcome else { return };
+        self.last = last;
+        if outcome.is_err() {
+            self.at = Some(Instant::now() + AGAIN);
+        } else if self.doubts > 0 {
+            self.doubts -= 1;
+            router.let_peers_read_values();
+            if self.doubts > 0 {
+                self.at = Some(Instant::now() + AGAIN);
+            }
+        }
+    }
+}
+
+fn now() -> std::time::Instant {
+    Instant::now().into_std()
+}
+
+fn refusal(error: &StorageError) -> Refusal {
+    match error {
+        StorageError::TooLarge => Refusal::new(
+            ErrorCode::TooLarge,
+            "neither kept nor sent: a retained value has to fit max_payload of the NATS servers",
+        ),
+        StorageError::Conflict | StorageError::Unavailable(_) => Refusal::new(
+            ErrorCode::StorageUnavailable,
+            "the storage of the cluster has not confirmed the retained value in time, so the event was not delivered; send \
+             it again later",
+        ),
+    }
+}
