@@ -57,7 +57,7 @@ impl Router {
         match outcome {
             Ok(mut routed) => {
                 routed.secret |= facts.protected;
-                if is_request && self.is_clustered() {
+                if self.is_clustered() {
                     sender.pressed.take(&mut routed.pressed);
                 }
                 Ok(routed)

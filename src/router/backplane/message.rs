@@ -47,6 +47,8 @@ pub(in crate::router) enum Message<'a> {
     /// A reply, as the requester is to get it.
     Answer {
         part: Part,
+        /// The number of the session that replies, for its own node.
+        sender: u64,
         /// Other replies follow.
         more: bool,
         text: &'a str,

@@ -194,7 +194,7 @@ impl Router {
             Message::Returned { subscription, event } => self.returned_from(now, &peer, subscription, &event),
             Message::Request(request) => self.request_from(now, &peer, &request),
             Message::Gone(part) => self.gone_from(now, &peer, part),
-            Message::Answer { part, more, text } => self.answer_from(now, &peer, part, more, text),
+            Message::Answer { part, sender, more, text } => self.answer_from(now, &peer, (part, sender), more, text),
             Message::Failed { part, code, words } => self.failure_from(now, &peer, part, code, words),
             Message::Cancel { part, late } => self.cancel_from(now, &peer, part, late),
             Message::Loads(loads) => peer.set_loads(&loads),

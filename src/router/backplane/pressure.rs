@@ -6,6 +6,7 @@
 //! one of the publisher for its connection. The window of a link over half is such a queue, too.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::task::{Context, Wake, Waker};
@@ -113,13 +114,14 @@ impl Router {
         for receiver in pressed {
             let id = *receiver.id.as_bytes();
             let mut reports = peer.reports().lock();
-            let begun = if reports.contains_key(&receiver.number) {
-                None
-            } else {
-                let (reliefs, most) = receiver.outbox().begin_wait(now);
-                let report = Arc::new(Report { peer: Arc::clone(peer), receiver: Arc::clone(receiver), reliefs });
-                reports.insert(receiver.number, (Arc::clone(&report), Some(now + most)));
-                Some((report, now + most))
+            let begun = match reports.entry(receiver.number) {
+                Entry::Occupied(_) => None,
+                Entry::Vacant(place) => {
+                    let (reliefs, most) = receiver.outbox().begin_wait(now);
+                    let report = Arc::new(Report { peer: Arc::clone(peer), receiver: Arc::clone(receiver), reliefs });
+                    place.insert((Arc::clone(&report), Some(now + most)));
+                    Some((report, now + most))
+                }
             };
             peer.send(&Message::Pressed { sender, receiver: id });
             drop(reports);
@@ -214,7 +216,9 @@ impl Router {
                 }
             }
             // This wakes reports, which take that lock.
-            due.iter().for_each(|receiver| receiver.outbox().waited_in_vain(now));
+            for receiver in due {
+                receiver.outbox().waited_in_vain(now);
+            }
         }
     }
 }

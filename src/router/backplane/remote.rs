@@ -109,14 +109,14 @@ impl Remote {
         self.say(&Message::Grouped { subscription: member.id.number(), group, event: *event })
     }
 
-    /// Passes a reply on to the requester.
-    pub(in crate::router) fn answer(&self, more: bool, frame: &Frame) {
+    /// Passes a reply of a session on to the requester.
+    pub(in crate::router) fn answer(&self, by: &Session, more: bool, frame: &Frame) {
         let Some(part) = self.asks else { return };
         // The requester's node waits no longer.
         if !more && self.peer.forget_asked(part).is_none() {
             return;
         }
-        self.say(&Message::Answer { part, more, text: frame.text() });
+        self.say(&Message::Answer { part, sender: by.number, more, text: frame.text() });
     }
 
     /// Tells the requester's node that the request has failed.

@@ -101,14 +101,23 @@ impl Router {
     }
 
     /// A handler of a peer replies.
-    pub(super) fn answer_from(&self, now: Instant, peer: &Arc<Peer>, part: Part, more: bool, text: &str) {
+    pub(super) fn answer_from(
+        &self,
+        now: Instant,
+        peer: &Arc<Peer>,
+        (part, sender): (Part, u64),
+        more: bool,
+        text: &str,
+    ) {
         let Some((session, pending)) = given_to(peer, part) else { return };
         let Ok(envelope) = decode(text, DecodeLimits::OWN) else { return };
         let frame = match pending.gather {
             None => Frame::join(&[text], pending.secret),
             Some(_) => Splice::new(&envelope).secret(pending.secret).cut(Field::More).flag("more").into(),
         };
-        self.answer_with(now, &session, &pending, more, frame);
+        if let Some(routed) = self.answer_with(now, &session, &pending, more, frame) {
+            self.report_pressed(now, peer, sender, &routed.pressed);
+        }
     }
 
     /// A request has failed at its handler's node.

@@ -76,7 +76,7 @@ impl Router {
             let mut push = || {
                 let Some(frame) = frame.take() else { return };
                 if let Some(remote) = pending.asker.remote() {
-                    remote.answer(more, &frame);
+                    remote.answer(session, more, &frame);
                     deliveries = 1;
                     return;
                 }

@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use switchboard::router::{OutboxLimits, Session};
 
 use super::nodes::Nodes;
-use super::routing::{HANDLER, nodes, subscriber};
+use super::routing::{HANDLER, handler, nodes, only, subscriber};
 use crate::support::core::event;
 use wire::command::{Role, Subscribe};
 
@@ -83,6 +83,24 @@ fn the_requester_waits_for_a_handler_on_another_node() {
     }
     assert_eq!(pressed.len(), 1);
     assert_eq!(nodes.take(1, &phone).len(), 6);
+}
+
+#[test]
+fn a_handler_waits_for_a_requester_on_another_node() {
+    let nodes = nodes(2);
+    let limits = OutboxLimits { messages: 8, bytes: 1 << 20, refuses: false };
+    let crm = nodes.node(0).attach_with("crm", Some("alice"), limits);
+    let phone = handler(&nodes, 1, "phone", Some("alice"), "Calls/Call/Dial");
+    nodes.send(0, &crm, &event("Calls/Call/Dial", r#","id":"r""#)).unwrap();
+    let id = only(&nodes, 1, &phone)["id"].as_str().unwrap().to_owned();
+    let mut pressed = Vec::new();
+    for _ in 0..6 {
+        let reply = event("Calls/Call/Dial", &format!(r#","inReplyTo":"{id}","more":true"#));
+        pressed = nodes.node(1).send(&phone, &reply).unwrap().pressed;
+        nodes.settle();
+    }
+    assert_eq!(pressed.len(), 1);
+    assert_eq!(nodes.take(0, &crm).len(), 6);
 }
 
 #[test]

@@ -150,7 +150,7 @@ impl Model {
         ensure(before != is_present, || format!("board {board} was told twice that {session} is there: {is_present}"))
     }
 
-    /// What must hold after everything has come to rest.
+    /// What must hold when nothing is under way any more.
     pub(super) fn at_rest(&mut self, nodes: usize) -> Held {
         for ((receiver, publisher), stream) in &self.streams {
             let published = self.published.get(publisher).map_or(0, Vec::len);

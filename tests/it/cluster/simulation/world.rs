@@ -97,7 +97,7 @@ impl World {
         self.model.seen()
     }
 
-    fn note(&mut self, line: String) {
+    fn note(&mut self, line: &str) {
         if self.lines.len() == LINES_MAX {
             self.lines.pop_front();
         }
@@ -154,23 +154,23 @@ impl World {
         match self.random.random_range(0..5) {
             0 => {
                 self.nodes[at].frozen = Some(until);
-                self.note(format!("node {at} freezes for {:?}", until - self.now));
+                self.note(&format!("node {at} freezes for {:?}", until - self.now));
             }
             1 => {
                 self.nats.cut(at, other, until);
-                self.note(format!("nothing passes from node {at} to {other} for {:?}", until - self.now));
+                self.note(&format!("nothing passes from node {at} to {other} for {:?}", until - self.now));
             }
             2 => {
                 self.nats.cut(at, other, until);
                 self.nats.cut(other, at, until);
-                self.note(format!("nothing passes between nodes {at} and {other} for {:?}", until - self.now));
+                self.note(&format!("nothing passes between nodes {at} and {other} for {:?}", until - self.now));
             }
             3 => {
                 (0..NODES).for_each(|other| {
                     self.nats.cut(at, other, until);
                     self.nats.cut(other, at, until);
                 });
-                self.note(format!("node {at} is cut off for {:?}", until - self.now));
+                self.note(&format!("node {at} is cut off for {:?}", until - self.now));
             }
             _ => {
                 let node = &mut self.nodes[at];
@@ -179,7 +179,7 @@ impl World {
                     let now = self.now;
                     node.bus(|bus| bus.connected(now, false));
                 }
-                self.note(format!("node {at} has no connection for {:?}", until - self.now));
+                self.note(&format!("node {at} has no connection for {:?}", until - self.now));
             }
         }
     }
@@ -224,7 +224,7 @@ impl World {
         match self.send(at, &Arc::clone(&self.nodes[at].cast.phone), &event("Calls/Call/Dial", &more)) {
             Ok(()) => Ok(()),
             Err(code) => {
-                self.note(format!("node {at} refuses {id}: {code}"));
+                self.note(&format!("node {at} refuses {id}: {code}"));
                 self.model.answer(&id, at, false, true)
             }
         }
@@ -235,13 +235,13 @@ impl World {
         match leaves {
             Some(place) => {
                 let (_, session) = self.comers.remove(place);
-                self.note(format!("{} leaves node {at}", session.id()));
+                self.note(&format!("{} leaves node {at}", session.id()));
                 self.model.left(&session.id().to_string());
                 self.nodes[at].core.router.detach(self.now, &session);
             }
             None => {
                 let session = self.nodes[at].core.attach("comer", Some("alice"));
-                self.note(format!("{} joins node {at}", session.id()));
+                self.note(&format!("{} joins node {at}", session.id()));
                 self.model.joined(&session.id().to_string(), at);
                 self.comers.push((at, session));
             }
@@ -319,7 +319,7 @@ impl World {
             }
             if !matches!(what, "Acknowledged" | "Message" | "Peer") {
                 self.model.count(what);
-                self.note(format!("node {at}: {what}"));
+                self.note(&format!("node {at}: {what}"));
             }
         }
     }
@@ -336,7 +336,7 @@ impl World {
         }
         for told in self.nodes[at].core.take(&phone) {
             let Some(id) = told["inReplyTo"].as_str() else { continue };
-            self.note(format!("node {at} is told {told}"));
+            self.note(&format!("node {at} is told {told}"));
             let is_failure = told["data"]["ErrorCode"].is_string();
             self.model.answer(id, at, told["more"] == true, is_failure)?;
         }
@@ -363,13 +363,13 @@ impl World {
             ("Cluster", "Gap") => {
                 let since = humantime::parse_rfc3339(told["data"]["Since"].as_str().unwrap()).unwrap();
                 let since = since.duration_since(std::time::SystemTime::UNIX_EPOCH).unwrap();
-                self.note(format!("{name} of node {at} is told of a gap since {since:?}"));
+                self.note(&format!("{name} of node {at} is told of a gap since {since:?}"));
                 self.model.gap((at, name), since, NODES);
                 Ok(())
             }
             ("Application", change) => {
                 let session = told["data"]["SessionId"].as_str().unwrap();
-                self.note(format!("{name} of node {at} is told: {session} {change}"));
+                self.note(&format!("{name} of node {at} is told: {session} {change}"));
                 self.model.presence(at, session, change == "Joined")
             }
             _ => Err(format!("{name} of node {at} is told {told}")),
