@@ -7,6 +7,7 @@ use serde_json::Value;
 use super::jwt::{self, ISSUERS};
 use super::mistake::{Place, Report};
 use super::{
+    cluster,
     Application, AuthMode, Channel, Config, ForwardedHeader, Limits, ProvedBy, Publish, SESSIONS_PER_USER, Scope,
     admin, cluster, resume, roles, salesforce, same_user, tls,
 };
@@ -187,6 +188,7 @@ fn warnings(config: &Config, places: &Places) -> Vec<String> {
     warnings.extend(jwt::warnings(&config.issuers));
     warnings.extend(same_user::warnings(config));
     warnings.extend(resume::warnings(config));
+    warnings.extend(cluster::warnings(config));
     warnings.extend(salesforce::warnings(config));
     warnings
 }

@@ -10,6 +10,7 @@ mod command;
 mod commits;
 mod driver;
 mod failed_logins;
+mod fetching;
 mod handshake_token;
 mod heartbeat;
 mod log;
@@ -50,6 +51,7 @@ use crate::router::{Allowance, End, Ending, OnFull, Router, Session};
 use crate::telemetry::metrics::SlowFor;
 use crate::websocket::{Frame, ping};
 use commits::Commits;
+use fetching::Fetching;
 use heartbeat::{Beat, Heartbeat};
 use log::Leaving;
 use looking::Looking;
@@ -84,6 +86,8 @@ pub enum Input<'a> {
     Committed,
     /// Events that a Subscribe waited for were read from the disk, or cannot be.
     Looked,
+    /// The session that a Register waited for is here, or cannot be had.
+    Fetched,
     /// The peer takes nothing, although there is something to take.
     Blocked,
     /// The peer took something.
@@ -92,6 +96,8 @@ pub enum Input<'a> {
     Ended(End),
     /// The broker drains; the client should return this long after the Close frame.
     Drain(Duration),
+    /// The broker drains, and another node takes the session over; the connection closes after this time.
+    MoveAfter(Duration),
     /// The broker closes all sessions.
     Restart,
     /// The socket has ended.
@@ -152,6 +158,8 @@ pub struct Connection {
     commits: Option<Box<Commits>>,
     /// A Subscribe that waits for the disk.
     looking: Option<Box<Looking>>,
+    /// A Register that waits for its session, which another node has.
+    fetching: Option<Box<Fetching>>,
     /// How long it may wait for receivers. Made at the first wait.
     allowance: Option<Box<Allowance>>,
     /// Malformed messages in a row.
@@ -214,6 +222,7 @@ impl Connection {
             paused: now,
             commits: None,
             looking: None,
+            fetching: None,
             allowance: None,
             malformed: 0,
             unregistered_requests: 0,
@@ -266,6 +275,7 @@ impl Connection {
             && self.pause.is_none()
             && self.may_join()
             && self.looking.is_none()
+            && self.fetching.is_none()
             && self.replies.len() < REPLIES_MAX
     }
 
@@ -397,6 +407,7 @@ impl Connection {
             | Input::Committed
             | Input::Looked
             | Input::Drain(_)
+            | Input::MoveAfter(_)
             | Input::Restart
                 if self.is_replaced() =>
             {
@@ -410,6 +421,7 @@ impl Connection {
             }
             Input::Committed => self.committed(now, router),
             Input::Looked => self.looked(now, router),
+            Input::Fetched => self.fetched(now, router),
             Input::Blocked => {
                 self.heartbeat.not_read();
                 self.timers.set(Timer::SlowConsumer, now + self.limits.slow_consumer);
@@ -424,6 +436,10 @@ impl Connection {
             Input::Ended(end) => self.outbox_ended(now, end, router),
             Input::Drain(reconnect_after) => {
                 self.push(now, notice::draining(u64::try_from(reconnect_after.as_millis()).unwrap_or(u64::MAX)));
+                None
+            }
+            Input::MoveAfter(after) => {
+                self.timers.set(Timer::Move, now + after);
                 None
             }
             Input::Restart => self.restart(now, router),
@@ -504,6 +520,8 @@ impl Connection {
                     let stalled = "slow consumer: nothing was taken for too long";
                     Some(self.close_for(now, router, Close::new(CloseCode::SlowConsumer, stalled), Ending::Stalled))
                 }
+                Timer::Fetch => self.fetched(now, router),
+                Timer::Move => self.move_on(now, router),
                 Timer::Restart => {
                     // What it asked since the drain ended.
                     if let Some(session) = self.session() {

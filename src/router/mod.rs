@@ -92,7 +92,7 @@ mod wake;
 mod will;
 
 pub use activity::QueueSample;
-pub use backplane::{Backplane, Lost};
+pub use backplane::{Backplane, Fetched, Lost, MoveTicket, Steady};
 pub use call::{CallOutcome, Gathered};
 pub use change::Reason;
 pub use commit::{Batch, CommitQueue, CommitTicket, Loading, Uncommitted};
@@ -463,7 +463,7 @@ impl Router {
     pub fn deadline(&self) -> Option<Instant> {
         self.requests.deadline(|| {
             let others = self.resume_deadline().into_iter().chain(self.history.deadline());
-            others.chain(self.cut_off_deadline()).min()
+            others.chain(self.cut_off_deadline()).chain(self.moves_deadline()).min()
         })
     }
 

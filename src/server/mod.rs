@@ -232,7 +232,7 @@ impl Server {
         let (router, committing) = adapters.open_history(now, calendar(), router, &config)?;
         let unjoined = config.cluster.is_on().then(|| Unjoined::open(&config)).transpose()?;
         let router = match &unjoined {
-            Some(unjoined) => router.with_backplane(unjoined.backplane()),
+            Some(unjoined) => unjoined.connect(router),
             None => router,
         };
         let settings = Settings::new(config.limits.clone()).with_audit(adapters.audit());

@@ -202,6 +202,7 @@ enum Turn {
     Relieved,
     Committed,
     Looked,
+    Fetched,
     Gone(Ended),
 }
 
@@ -231,7 +232,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<'_, S> {
                     stage = Stage::Closing;
                     reached.set(self.context.shutdown.reached(stage));
                     let reconnect_after = self.context.shutdown.reconnect_after();
-                    self.handle(now(), Input::Drain(reconnect_after))
+                    match self.context.shutdown.is_one_by_one() {
+                        true => self.handle(now(), Input::MoveAfter(reconnect_after)),
+                        false => self.handle(now(), Input::Drain(reconnect_after)),
+                    }
                 }
                 Turn::Stage => {
                     stage = Stage::Serving;
@@ -257,6 +261,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<'_, S> {
                 Turn::Relieved => self.handle(now(), Input::Relieved),
                 Turn::Committed => self.handle(now(), Input::Committed),
                 Turn::Looked => self.handle(now(), Input::Looked),
+                Turn::Fetched => self.handle(now(), Input::Fetched),
                 Turn::Gone(ended) => return self.ending(ended),
             };
             match effect {
@@ -320,6 +325,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<'_, S> {
         }
         if connection.poll_look(cx).is_ready() {
             return Poll::Ready(Turn::Looked);
+        }
+        if connection.poll_fetch(cx).is_ready() {
+            return Poll::Ready(Turn::Fetched);
         }
         if socket.is_writing() {
             if let Poll::Ready(end) = connection.poll_end(cx) {

@@ -163,6 +163,39 @@ impl Router {
         }
     }
 
+    /// A session has come from another node. Its subscriptions are in the index.
+    pub(super) fn announce_moved(&self, session: &Arc<Session>, from: &str) {
+        let Some(cluster) = &self.cluster else { return };
+        let held = session.holds.lock().subscriptions.clone();
+        let mut current = cluster.announced.0.lock();
+        current.sessions.insert(session.number, Arc::clone(session));
+        let is_chosen = |it: &&Arc<Subscription>| it.is_handler() || it.group.is_some();
+        for subscription in held.iter().filter(|it| !is_chosen(it)) {
+            let wants = wants_of(&self.policy, subscription);
+            for want in &wants {
+                let count = current.wanted.entry(want.clone()).or_default();
+                *count += 1;
+                if *count == 1 {
+                    cluster.tell_all(None, want.change(true));
+                }
+            }
+            if !wants.is_empty() {
+                current.of_subscriptions.insert(subscription.serial, wants);
+            }
+        }
+        let chosen: Vec<_> = held.iter().filter(is_chosen).collect();
+        current.chosen.extend(chosen.iter().map(|it| (it.serial, Arc::clone(it))));
+        let subscribed = chosen.iter().map(|it| subscribed(it)).collect();
+        cluster.tell_all(None, Change::Moved { from, application: application(session), subscribed });
+    }
+
+    /// Calls `tell` while no change is told to peers.
+    pub(super) fn while_nothing_changes(&self, tell: impl FnOnce()) {
+        let Some(cluster) = &self.cluster else { return };
+        let _current = cluster.announced.0.lock();
+        tell();
+    }
+
     /// How a session is has changed. `is_answered`: the session waits for a reply.
     pub(in crate::router) fn announce_state(&self, session: &Arc<Session>, is_answered: bool) {
         let Some(cluster) = &self.cluster else { return };

@@ -55,7 +55,7 @@ impl Router {
     }
 
     /// An event of a peer, for the sessions here that match it.
-    pub(super) fn event_from(&self, now: Instant, event: &Sent<'_>) {
+    pub(super) fn event_from(&self, now: Instant, peer: &Peer, event: &Sent<'_>) {
         let Ok(envelope) = decode(event.text, DecodeLimits::OWN) else { return };
         let facts = self.policy.facts(envelope.triple());
         if facts.protected {
@@ -66,7 +66,7 @@ impl Router {
             SentScope::User(_) | SentScope::Shared(_) => self.subscribers(&facts, event.scope.scope()),
         };
         let mut forms = Forms::new(&envelope, event.source, event.scope.scope());
-        let mut delivery = Delivery::new(now, facts.on_full, may_repeat(&matches, facts.folded));
+        let mut delivery = Delivery::new(now, Some(peer.node()), facts.on_full, may_repeat(&matches, facts.folded));
         self.give_to_each(Origin::Node, &matches, &mut forms, &mut delivery);
     }
 
@@ -86,7 +86,7 @@ impl Router {
         let scope = event.scope.scope();
         let matches = self.subscribers(&facts, scope);
         let mut forms = Forms::new(&envelope, event.source, scope);
-        let mut delivery = Delivery::new(now, facts.on_full, false);
+        let mut delivery = Delivery::new(now, Some(peer.node()), facts.on_full, false);
         let mut members: Vec<_> = members_here(&matches, group).collect();
         let chosen = SubscriptionId::from_number(subscription);
         members.sort_by_key(|member| member.id != chosen);
@@ -107,7 +107,7 @@ impl Router {
         let Some(group) = lists().find(|it| it.id == id).and_then(|it| it.group.clone()) else { return };
         let is_elsewhere = |it: &&Arc<Subscription>| it.session.remote().is_none_or(|remote| !remote.is_at(peer));
         let mut forms = Forms::new(&envelope, event.source, scope);
-        let mut delivery = Delivery::new(now, facts.on_full, false);
+        let mut delivery = Delivery::new(now, None, facts.on_full, false);
         let mut members = lists().filter(|it| it.group.as_ref() == Some(&group)).filter(is_elsewhere);
         members.any(|member| delivery.push(member, &mut forms));
     }

@@ -7,6 +7,8 @@ use serde::{Deserialize, Serialize};
 use wire::{Pattern, command};
 use zeroize::Zeroizing;
 
+use super::moving::message::Moving;
+
 /// The bytes of a message beside its longest text.
 const ROOM: usize = 2048;
 
@@ -61,6 +63,8 @@ pub(in crate::router) enum Message<'a> {
         /// Its time limit is over: the handler is late.
         late: bool,
     },
+    /// A session moves from one node to another.
+    Moving(#[serde(borrow)] Moving<'a>),
 }
 
 /// A session, by its id on the wire.
@@ -131,6 +135,15 @@ pub(in crate::router) enum Change<'a> {
     Subscribed(#[serde(borrow)] Subscribed<'a>),
     /// Such a subscription has ended.
     Unsubscribed { session: Id, subscription: u64 },
+    /// A session has come from another node, with those of its subscriptions that other nodes choose.
+    Moved {
+        /// The node where it was.
+        from: &'a str,
+        #[serde(borrow)]
+        application: Application<'a>,
+        #[serde(borrow)]
+        subscribed: Vec<Subscribed<'a>>,
+    },
 }
 
 /// A registered session.
@@ -190,6 +203,7 @@ impl Message<'_> {
             Self::Event(event) | Self::Grouped { event, .. } | Self::Returned { event, .. } => event.text.len(),
             Self::Request(request) => request.text.len(),
             Self::Answer { text, .. } => text.len(),
+            Self::Moving(moving) => moving.text_len(),
             Self::Snapshot { .. } | Self::Change(_) | Self::Gone(_) | Self::Failed { .. } | Self::Cancel { .. } => 0,
         };
         // Never grown where a text may be secret, which would leave a copy behind.

@@ -7,7 +7,7 @@
 //! stand-in, too, for its requester.
 //!
 //! `message` is what is said, `peer` what is known of a peer, `acknowledged` which changes it has taken, `cut_off` what is
-//! remembered of one that is lost, `events` and `requests` are how both cross a link. Nothing here waits: what a link cannot
+//! remembered of one that is lost, `events` and `requests` are how both cross a link, `moving` how a session gets to another node. Nothing here waits: what a link cannot
 //! take breaks it, and its peer's stand-ins end.
 
 mod acknowledged;
@@ -15,6 +15,7 @@ mod announce;
 mod cut_off;
 mod events;
 pub(super) mod message;
+pub(super) mod moving;
 mod peer;
 pub(super) mod remote;
 mod requests;
@@ -30,6 +31,8 @@ use crate::router::{Application, Router};
 use announce::Announced;
 use cut_off::CutOff;
 use message::Message;
+use moving::Moves;
+pub use moving::{Fetched, MoveTicket, Steady};
 pub use peer::Lost;
 pub(super) use peer::Peer;
 
@@ -50,11 +53,12 @@ pub(super) struct Cluster {
     peers: ArcSwap<Vec<Arc<Peer>>>,
     announced: Announced,
     cut_off: CutOff,
+    moves: Moves,
 }
 
 impl Cluster {
     fn new(plane: Arc<dyn Backplane>) -> Self {
-        Self { plane, peers: ArcSwap::default(), announced: Announced::default(), cut_off: CutOff::default() }
+        Self { plane, peers: ArcSwap::default(), announced: Announced::default(), cut_off: CutOff::default(), moves: Moves::default() }
     }
 
     fn peer(&self, node: &str) -> Option<Arc<Peer>> {
@@ -143,7 +147,7 @@ impl Router {
         match message {
             Message::Snapshot { changes } => self.begin_anew(now, &peer, &changes),
             Message::Change(change) => self.changed(now, &peer, &change),
-            Message::Event(event) => self.event_from(now, &event),
+            Message::Event(event) => self.event_from(now, &peer, &event),
             Message::Grouped { subscription, group, event } => {
                 self.grouped_from(now, &peer, (subscription, group), &event);
             }
@@ -153,6 +157,7 @@ impl Router {
             Message::Answer { part, more, text } => self.answer_from(now, &peer, part, more, text),
             Message::Failed { part, code, words } => self.failure_from(now, &peer, part, code, words),
             Message::Cancel { part, late } => self.cancel_from(now, &peer, part, late),
+            Message::Moving(moving) => self.moving_from(now, &peer, &moving),
         }
         true
     }

@@ -59,15 +59,15 @@ struct Wants {
 type Sessions = BTreeMap<Id, Elsewhere>;
 
 /// A session of a peer.
-struct Elsewhere {
+pub(super) struct Elsewhere {
     source: Arc<str>,
     user: Option<Arc<str>>,
     since: SystemTime,
     state: State,
     /// Its place among presence events.
-    number: u64,
+    pub(super) number: u64,
     /// Its stand-in, once it handles requests or is in a group.
-    stand_in: Option<Arc<Session>>,
+    pub(super) stand_in: Option<Arc<Session>>,
 }
 
 /// Why the link to a peer is no longer there, and since when nothing is certain.
@@ -101,7 +101,7 @@ impl Peer {
     }
 
     /// Gives it a message. Returns `false` if there is no link any more.
-    pub(super) fn send(&self, message: &Message<'_>) -> bool {
+    pub(in crate::router) fn send(&self, message: &Message<'_>) -> bool {
         self.plane.send(&self.node, message.write()).is_some()
     }
 
@@ -137,10 +137,21 @@ impl Peer {
         }));
     }
 
+    /// Takes a session off the list.
+    pub(super) fn take_session(&self, session: Id) -> Option<Elsewhere> {
+        self.sessions.lock().remove(&session)
+    }
+
     /// The stand-in of a session that was given a request.
     pub(super) fn stand_in(&self, session: Id) -> Option<Arc<Session>> {
+        self.stand_ins(session).next()
+    }
+
+    /// The stand-ins of a session: the present one, and the one that it had before it moved away and came back.
+    pub(super) fn stand_ins(&self, session: Id) -> impl Iterator<Item = Arc<Session>> + use<> {
         let present = self.sessions.lock().get(&session).and_then(|it| it.stand_in.clone());
-        present.or_else(|| self.leaving.lock().get(&session).cloned())
+        let leaving = self.leaving.lock().get(&session).cloned();
+        present.into_iter().chain(leaving)
     }
 }
 
@@ -163,19 +174,20 @@ impl Router {
         let mut joined = Vec::new();
         for change in changes {
             match change {
-                Change::Joined(application) => joined.extend(self.add_elsewhere(peer, application)),
+                Change::Joined(application) => joined.extend(self.add_elsewhere(peer, application, None)),
                 other => self.changed(now, peer, other),
             }
         }
         // Told only now, so that a session that is told can reach the handlers of the one that joined.
         for who in joined {
-            self.tell_presence_of(now, &who, Presence::Joined);
+            self.tell_presence_of(now, &who, Some(peer.node()), Presence::Joined);
         }
     }
 
     /// Forgets everything that a peer has announced: its sessions have left.
     pub(super) fn forget_peer(&self, now: Instant, peer: &Arc<Peer>) {
         peer.acknowledged.lost();
+        self.moves_lost(now, peer);
         if let Some(cluster) = &self.cluster {
             cluster.cut_off.lost(now, peer.node());
         }
@@ -187,7 +199,7 @@ impl Router {
                 cluster.cut_off.remember(peer.node(), stand_in);
             }
             // `Left` comes before the ends of its requests, as everywhere.
-            self.tell_left(now, id, session);
+            self.tell_left(now, peer, id, session);
             if let Some(stand_in) = &stand_in {
                 self.end_session(now, stand_in, Ending::Lost);
             }
@@ -212,8 +224,8 @@ impl Router {
                 Wants::change(channels, channel, *wanted);
             }
             Change::Joined(application) => {
-                if let Some(who) = self.add_elsewhere(peer, application) {
-                    self.tell_presence_of(now, &who, Presence::Joined);
+                if let Some(who) = self.add_elsewhere(peer, application, None) {
+                    self.tell_presence_of(now, &who, Some(peer.node()), Presence::Joined);
                 }
             }
             Change::Left { session } => {
@@ -228,6 +240,9 @@ impl Router {
                 }
             }
             Change::Subscribed(subscribed) => self.subscribed_elsewhere(now, peer, subscribed),
+            Change::Moved { from, application, subscribed } => {
+                self.moved_elsewhere(now, peer, from, (application, subscribed));
+            }
             Change::Unsubscribed { session, subscription } => {
                 if let Some(session) = peer.stand_in(*session) {
                     let id = SubscriptionId::from_number(*subscription);
@@ -237,14 +252,20 @@ impl Router {
         }
     }
 
-    /// Notes a session of a peer. Returns what others are told of it; `None` if nothing is known of it.
-    fn add_elsewhere<'a>(&self, peer: &Peer, application: &Application<'a>) -> Option<Who<'a>> {
+    /// Notes a session of a peer. `number`: its place among presence events, if it has one. Returns what others are told of it;
+    /// `None` if nothing is known of it.
+    pub(super) fn add_elsewhere<'a>(
+        &self,
+        peer: &Peer,
+        application: &Application<'a>,
+        number: Option<u64>,
+    ) -> Option<Who<'a>> {
         let Application { session, source, user, since_ms, state } = *application;
         if check_name(source).is_err() || user.is_some_and(|user| check_name(user).is_err()) {
             return None;
         }
         let since = SystemTime::UNIX_EPOCH + Duration::from_millis(since_ms.min(SINCE_MAX));
-        let (number, user) = (self.ids.stamp(), user.map(Arc::from));
+        let (number, user) = (number.unwrap_or_else(|| self.ids.stamp()), user.map(Arc::from));
         let elsewhere =
             Elsewhere { source: Arc::from(source), user: user.clone(), since, state, number, stand_in: None };
         let mut sessions = peer.sessions.lock();
@@ -258,25 +279,29 @@ impl Router {
     /// A session of a peer has ended. Its node has yet to say what became of the requests that it was given.
     fn left_elsewhere(&self, now: Instant, peer: &Peer, id: Id, left: Elsewhere) {
         if let Some(stand_in) = &left.stand_in {
-            // From here on it is given nothing more.
-            stand_in.holds.lock().close();
-            self.end_stand_ins_subscription(now, stand_in, |_| true);
-            let mut leaving = peer.leaving.lock();
-            leaving.retain(|_, session| session.busy() > 0);
-            if stand_in.busy() > 0 {
-                leaving.insert(id, Arc::clone(stand_in));
-            }
+            self.retire(now, peer, id, stand_in);
         }
-        self.tell_left(now, id, left);
+        self.tell_left(now, peer, id, left);
     }
 
-    fn tell_left(&self, now: Instant, id: Id, left: Elsewhere) {
+    /// From here on, a stand-in is given nothing more.
+    pub(super) fn retire(&self, now: Instant, peer: &Peer, id: Id, stand_in: &Arc<Session>) {
+        stand_in.holds.lock().close();
+        self.end_stand_ins_subscription(now, stand_in, |_| true);
+        let mut leaving = peer.leaving.lock();
+        leaving.retain(|_, session| session.busy() > 0);
+        if stand_in.busy() > 0 {
+            leaving.insert(id, Arc::clone(stand_in));
+        }
+    }
+
+    fn tell_left(&self, now: Instant, peer: &Peer, id: Id, left: Elsewhere) {
         let id = SessionId::from_bytes(id);
         let who = Who { number: left.number, id, source: &left.source, user: left.user };
-        self.tell_presence_of(now, &who, Presence::Left);
+        self.tell_presence_of(now, &who, Some(peer.node()), Presence::Left);
     }
 
-    fn subscribed_elsewhere(&self, now: Instant, peer: &Arc<Peer>, subscribed: &Subscribed<'_>) {
+    pub(super) fn subscribed_elsewhere(&self, now: Instant, peer: &Arc<Peer>, subscribed: &Subscribed<'_>) {
         let id = SubscriptionId::from_number(subscribed.id);
         let session = {
             let mut sessions = peer.sessions.lock();

@@ -20,6 +20,7 @@ use std::time::{Duration, SystemTime};
 use parking_lot::Mutex;
 use tokio::runtime::Builder;
 use tokio_util::sync::CancellationToken;
+use zeroize::Zeroizing;
 
 use crate::cluster::{Incarnation, Keys, KeysError, NodeId, PeerState, Versions};
 use crate::config::{self, Config};
@@ -100,6 +101,8 @@ pub(super) struct PeerRow {
 /// A node that is not connected yet.
 pub(super) struct Unjoined {
     plane: Arc<Plane>,
+    /// The keys of resume tokens.
+    token_keys: Vec<Zeroizing<[u8; 32]>>,
     settings: config::Cluster,
 }
 
@@ -116,13 +119,15 @@ impl Unjoined {
             false => settings.node.clone(),
         });
         let node = node.ok_or_else(|| ClusterError::Refused("cluster.node is not a name".to_owned()))?;
+        let token_keys = keys.derive("switchboard cluster: resume tokens");
         let plane = Plane::new(&settings, node, keys, digest::of(config));
-        Ok(Self { plane: Arc::new(plane), settings })
+        Ok(Self { plane: Arc::new(plane), token_keys, settings })
     }
 
-    /// What the router gives messages for other nodes to.
-    pub(super) fn backplane(&self) -> Arc<dyn Backplane> {
-        Arc::clone(&self.plane) as _
+    /// Makes a router a node of the cluster.
+    pub(super) fn connect(&self, router: Router) -> Router {
+        let plane: Arc<dyn Backplane> = Arc::clone(&self.plane) as _;
+        router.with_backplane(plane).with_node(self.plane.node().as_str(), &self.token_keys)
     }
 
     /// Connects, and waits until this node knows what every live one announces. Blocks for some seconds.
@@ -130,7 +135,7 @@ impl Unjoined {
     /// # Errors
     /// [`ClusterError`].
     pub(super) fn join(self, router: &Arc<Router>) -> Result<Cluster, ClusterError> {
-        let Self { plane, settings } = self;
+        let Self { plane, settings, .. } = self;
         let stop = CancellationToken::new();
         let name = settings.name.clone();
         let (joined, outcome) = mpsc::sync_channel(1);

@@ -1,6 +1,7 @@
 //! Several brokers as one (docs/cluster.md). `routing` is several routers in one thread, whose links deliver when the test
 //! says so; `nats`, `starting` and `outages` are brokers on real NATS servers.
 
+mod moving;
 mod nats;
 mod nodes;
 mod outages;

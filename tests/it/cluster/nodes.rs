@@ -10,6 +10,7 @@ use switchboard::config::Config;
 use switchboard::router::{Backplane, Ids, Lost, Policy, Router, Session};
 use zeroize::Zeroizing;
 
+use crate::support::client::Desk;
 use crate::support::core::Core;
 
 /// What is under way to each node: from which one, and what.
@@ -63,7 +64,7 @@ fn number(node: &str) -> usize {
 
 /// Routers that know each other.
 pub(super) struct Nodes {
-    cores: Vec<Core>,
+    desks: Vec<Desk>,
     links: Vec<Arc<Links>>,
     under_way: UnderWay,
 }
@@ -83,12 +84,13 @@ impl Nodes {
         let core = |node: &Arc<Links>| {
             let ids = Ids::seeded(node.node as u64 + 1);
             let router = Router::new(now, SystemTime::UNIX_EPOCH, Policy::new(config), ids, Vec::new());
-            Core { router: router.with_backplane(Arc::clone(node) as _), now }
+            let router = router.with_backplane(Arc::clone(node) as _).with_node(&name(node.node), &[Zeroizing::new([7; 32])]);
+            Desk::of(Core { router, now }, config)
         };
-        let nodes = Self { cores: links.iter().map(core).collect(), links, under_way };
+        let nodes = Self { desks: links.iter().map(core).collect(), links, under_way };
         for one in 0..count {
             for other in (0..count).filter(|other| *other != one) {
-                nodes.cores[one].router.peer_linked(now, &name(other));
+                nodes.desks[one].core.router.peer_linked(now, &name(other));
             }
         }
         nodes.settle();
@@ -96,23 +98,28 @@ impl Nodes {
     }
 
     pub(super) fn node(&self, node: usize) -> &Core {
-        &self.cores[node]
+        &self.desks[node].core
+    }
+
+    /// What the connections of a node share.
+    pub(super) fn desk(&self, node: usize) -> &Desk {
+        &self.desks[node]
     }
 
     /// Delivers and acknowledges everything that is under way, and what follows from it.
     pub(super) fn settle(&self) {
-        while (0..self.cores.len()).any(|node| self.deliver_one(node)) {}
+        while (0..self.desks.len()).any(|node| self.deliver_one(node)) {}
     }
 
     /// Delivers and acknowledges the next message to a node. Returns whether there was one.
     pub(super) fn deliver_one(&self, to: usize) -> bool {
         let Some((from, packet)) = self.under_way[to].lock().pop_front() else { return false };
-        let Core { router, now } = &self.cores[to];
+        let Core { router, now } = &self.desks[to].core;
         match packet {
             Packet::Snapshot(bytes) => assert!(router.peer_says(*now, &name(from), &bytes)),
             Packet::Message(number, bytes) => {
                 assert!(router.peer_says(*now, &name(from), &bytes));
-                self.cores[from].router.peer_acknowledged(&name(to), number);
+                self.desks[from].core.router.peer_acknowledged(&name(to), number);
             }
         }
         true
@@ -122,10 +129,10 @@ impl Nodes {
     pub(super) fn lose(&self, node: usize) {
         self.under_way[node].lock().clear();
         self.under_way.iter().for_each(|to| to.lock().retain(|(from, _)| *from != node));
-        for other in (0..self.cores.len()).filter(|other| *other != node) {
+        for other in (0..self.desks.len()).filter(|other| *other != node) {
             for (one, other) in [(node, other), (other, node)] {
                 self.links[one].up.lock()[other] = false;
-                let Core { router, now } = &self.cores[one];
+                let Core { router, now } = &self.desks[one].core;
                 router.peer_lost(*now, &name(other), Lost { since: SystemTime::UNIX_EPOCH });
             }
         }
@@ -133,9 +140,9 @@ impl Nodes {
 
     /// Links a node with all others again.
     pub(super) fn find(&self, node: usize) {
-        for other in (0..self.cores.len()).filter(|other| *other != node) {
+        for other in (0..self.desks.len()).filter(|other| *other != node) {
             for (one, other) in [(node, other), (other, node)] {
-                let Core { router, now } = &self.cores[one];
+                let Core { router, now } = &self.desks[one].core;
                 router.peer_linked(*now, &name(other));
             }
         }
@@ -144,13 +151,13 @@ impl Nodes {
 
     /// Sends a text from a session of a node, and delivers what follows. Returns the code if it was refused.
     pub(super) fn send(&self, node: usize, session: &Arc<Session>, text: &str) -> Result<(), &'static str> {
-        let sent = self.cores[node].send(session, text).map(drop).map_err(|denied| denied.refusal.code.as_str());
+        let sent = self.desks[node].core.send(session, text).map(drop).map_err(|denied| denied.refusal.code.as_str());
         self.settle();
         sent
     }
 
     /// What waits for a session of a node.
     pub(super) fn take(&self, node: usize, session: &Session) -> Vec<Value> {
-        self.cores[node].take(session)
+        self.desks[node].core.take(session)
     }
 }
