@@ -7,7 +7,6 @@ use serde_json::Value;
 use super::jwt::{self, ISSUERS};
 use super::mistake::{Place, Report};
 use super::{
-    cluster,
     Application, AuthMode, Channel, Config, ForwardedHeader, Limits, ProvedBy, Publish, SESSIONS_PER_USER, Scope,
     admin, cluster, resume, roles, salesforce, same_user, tls,
 };

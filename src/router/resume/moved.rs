@@ -61,6 +61,14 @@ impl Resumes {
     /// The session of a token that is not here, and the node that has it or knows where it is.
     pub(in crate::router) fn elsewhere(&self, token: &str) -> Option<(Token, Arc<str>)> {
         let (token, node) = self.key.read_with_node(token)?;
+        let alive = match self.by_id.get(&token.session).as_deref() {
+            Some(Known::Alive(session)) => Some(Arc::clone(session)),
+            Some(Known::Overflowed(_) | Known::Moved(..)) | None => None,
+        };
+        if let Some(resumable) = alive.as_ref().and_then(|session| session.resumable.as_ref()) {
+            // It may be given away at this moment: while the line is held, it is either here or known to be elsewhere.
+            drop(resumable.line());
+        }
         match self.by_id.get(&token.session).as_deref() {
             Some(Known::Alive(_) | Known::Overflowed(_)) => None,
             Some(Known::Moved(node, _)) => Some((token, Arc::clone(node))),

@@ -1,4 +1,4 @@
-//! Several brokers as one (docs/cluster.md). `routing` is several routers in one thread, whose links deliver when the test
+//! Several brokers as one (docs/cluster.md). `routing` and `moving` are several routers in one thread, whose links deliver when the test
 //! says so; `nats`, `starting` and `outages` are brokers on real NATS servers.
 
 mod moving;
@@ -9,3 +9,4 @@ mod routing;
 pub(crate) mod servers;
 mod starting;
 mod stress;
+mod stress_moving;
