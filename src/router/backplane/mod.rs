@@ -58,7 +58,13 @@ pub(super) struct Cluster {
 
 impl Cluster {
     fn new(plane: Arc<dyn Backplane>) -> Self {
-        Self { plane, peers: ArcSwap::default(), announced: Announced::default(), cut_off: CutOff::default(), moves: Moves::default() }
+        Self {
+            plane,
+            peers: ArcSwap::default(),
+            announced: Announced::default(),
+            cut_off: CutOff::default(),
+            moves: Moves::default(),
+        }
     }
 
     fn peer(&self, node: &str) -> Option<Arc<Peer>> {

@@ -38,8 +38,8 @@ use kept::Kept;
 pub(in crate::router) use line::Resumable;
 use line::Stage;
 pub use line::{Allowances, HeldLine};
-pub use resumption::{ResumeReason, ResumeTicket, Resumption};
 pub(in crate::router) use moved::{Arrival, HeldHere, NotHere};
+pub use resumption::{ResumeReason, ResumeTicket, Resumption};
 pub(in crate::router) use token::Token;
 use token::TokenKey;
 

@@ -5,6 +5,7 @@ mod moving;
 mod nats;
 mod nodes;
 mod outages;
+mod rolling;
 mod routing;
 pub(crate) mod servers;
 mod starting;

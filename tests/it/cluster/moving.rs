@@ -77,7 +77,11 @@ fn a_session_continues_on_another_node_with_everything_it_had() {
     nodes.send(2, &phone, &ring(3)).unwrap();
     let id = nodes.node(1).router.applications(&watcher).len();
     let data = move_to(&nodes, 1, &mut gadget);
-    assert_eq!((&data["Resumed"], &data["Replayed"], &data["Received"]), (&json!(true), &json!(2), &json!(1)), "{data}");
+    assert_eq!(
+        (&data["Resumed"], &data["Replayed"], &data["Received"]),
+        (&json!(true), &json!(2), &json!(1)),
+        "{data}"
+    );
     nodes.send(2, &phone, &ring(4)).unwrap();
     assert_eq!(payloads(&nodes, 1, &mut gadget), [1, 2, 3, 4]);
     assert_eq!(nodes.node(1).router.applications(&watcher).len(), id);

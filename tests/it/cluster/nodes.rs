@@ -84,7 +84,8 @@ impl Nodes {
         let core = |node: &Arc<Links>| {
             let ids = Ids::seeded(node.node as u64 + 1);
             let router = Router::new(now, SystemTime::UNIX_EPOCH, Policy::new(config), ids, Vec::new());
-            let router = router.with_backplane(Arc::clone(node) as _).with_node(&name(node.node), &[Zeroizing::new([7; 32])]);
+            let router =
+                router.with_backplane(Arc::clone(node) as _).with_node(&name(node.node), &[Zeroizing::new([7; 32])]);
             Desk::of(Core { router, now }, config)
         };
         let nodes = Self { desks: links.iter().map(core).collect(), links, under_way };

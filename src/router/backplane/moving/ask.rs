@@ -178,8 +178,7 @@ impl Router {
         let peer = cluster.peer(&node)?;
         let ticket = MoveTicket(Arc::default());
         let wish = Wish { registration: registration(), reloads: wanted.reloads, proof_ends };
-        let coming =
-            Coming { peer, hops: 0, token, wish, arrived: Arrived::default(), ticket: ticket.clone() };
+        let coming = Coming { peer, hops: 0, token, wish, arrived: Arrived::default(), ticket: ticket.clone() };
         let mut state = cluster.moves.state.lock();
         state.asks += 1;
         let ask = state.asks;
@@ -236,7 +235,9 @@ impl Router {
             let coming = state.coming.get_mut(&ask).filter(|coming| Arc::ptr_eq(&coming.peer, peer));
             let Some(Coming { arrived, .. }) = coming else { return };
             match part {
-                Part::Facts(facts) => *arrived = Arrived { facts: Some(OwnedFacts::new(now, facts)), ..Arrived::default() },
+                Part::Facts(facts) => {
+                    *arrived = Arrived { facts: Some(OwnedFacts::new(now, facts)), ..Arrived::default() }
+                }
                 Part::Subscriptions(held) => arrived.subscriptions.extend(held.iter().map(OwnedHeld::new)),
                 Part::Entries(entries) => {
                     arrived.entries.extend(entries.iter().map(|it| (it.frame(), it.on_full(), it.kind())));

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::message::{Entry, Moving};
 use super::Gone;
+use super::message::{Entry, Moving};
+use crate::router::Router;
 use crate::router::backplane::Peer;
 use crate::router::backplane::message::{Application, Id, Subscribed};
 use crate::router::session::Session;
-use crate::router::Router;
 use wire::{DecodeLimits, Envelope, decode};
 
 impl Router {
@@ -274,8 +274,7 @@ impl Router {
     /// Cancels all requests of sessions that have gone, because the broker shuts down.
     pub fn give_up_gone(&self, now: Instant) {
         let Some(cluster) = &self.cluster else { return };
-        let gone: Vec<_> =
-            cluster.moves.state.lock().gone.values().map(|gone| Arc::clone(&gone.session)).collect();
+        let gone: Vec<_> = cluster.moves.state.lock().gone.values().map(|gone| Arc::clone(&gone.session)).collect();
         gone.iter().for_each(|session| self.give_up_all(now, session));
     }
 

@@ -68,8 +68,7 @@ impl Router {
         let others = cluster.peers.load();
         let others = others.iter().filter(|other| !Arc::ptr_eq(other, peer));
         let fences: BTreeSet<Box<str>> = others.clone().map(|other| Box::from(other.node())).collect();
-        let going =
-            Going { ask, to: Arc::clone(peer), session: Arc::clone(session), fences, step: Step::Facts };
+        let going = Going { ask, to: Arc::clone(peer), session: Arc::clone(session), fences, step: Step::Facts };
         // Its client has returned to yet another node, and that one counts.
         let earlier = cluster.moves.state.lock().going.insert(id, going);
         if let Some(earlier) = earlier {
@@ -183,7 +182,8 @@ impl Router {
             let Some(transit) = session.transit() else { return Progress::Cannot };
             transit.go();
             let road = Road::new(to, id);
-            let gave = session.outbox().hand_over(road, |counts, entries| to.say(Moving::Yours { ask, counts, entries }));
+            let gave =
+                session.outbox().hand_over(road, |counts, entries| to.say(Moving::Yours { ask, counts, entries }));
             if gave != Progress::Sent {
                 transit.stay();
             }

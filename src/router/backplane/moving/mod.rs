@@ -31,8 +31,8 @@ use super::Peer;
 use super::message::Id;
 use crate::router::Router;
 use crate::router::session::Session;
-pub use ask::{Fetched, MoveTicket};
 use ask::Coming;
+pub use ask::{Fetched, MoveTicket};
 use give::Going;
 use message::Moving;
 

@@ -86,12 +86,8 @@ impl Key {
         let (nonce, rest) = bytes.split_first_chunk::<NONCE_LEN>()?;
         let (content, tag) = rest.split_last_chunk::<TAG_LEN>()?;
         let mut content = Zeroizing::new(content.to_vec());
-        let opened = self.cipher.decrypt_inout_detached(
-            nonce.into(),
-            PURPOSE,
-            content.as_mut_slice().into(),
-            &Tag::from(*tag),
-        );
+        let opened =
+            self.cipher.decrypt_inout_detached(nonce.into(), PURPOSE, content.as_mut_slice().into(), &Tag::from(*tag));
         opened.ok().map(|()| content)
     }
 }
