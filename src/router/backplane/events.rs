@@ -4,14 +4,16 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::message::{Message, Sent, SentScope};
-use super::peer::Peer;
+use super::peer::{Lost, Peer};
 use crate::router::fan_out::Delivery;
 use crate::router::forms::Forms;
 use crate::router::index::receivers::Receivers;
 use crate::router::index::{Matches, Subscription};
+use crate::router::outbox::OnFull;
 use crate::router::recipients::{Origin, may_repeat};
 use crate::router::{Router, Scope, SubscriptionId};
-use wire::{DecodeLimits, Envelope, decode};
+use crate::websocket::Frame;
+use wire::{DecodeLimits, Envelope, decode, notice};
 
 impl<'a> From<Scope<'a>> for SentScope<'a> {
     fn from(scope: Scope<'a>) -> Self {
@@ -110,6 +112,18 @@ impl Router {
         let mut delivery = Delivery::new(now, None, facts.on_full, false);
         let mut members = lists().filter(|it| it.group.as_ref() == Some(&group)).filter(is_elsewhere);
         members.any(|member| delivery.push(member, &mut forms));
+    }
+
+    /// Tells the sessions that want to know that events may be missing.
+    pub(super) fn tell_gap(&self, now: Instant, lost: Lost) {
+        let triple = notice::triple("Cluster", "Gap");
+        let matches = self.subscribers(&self.policy.facts(&triple), Scope::Shared(None));
+        let frame = Frame::from(notice::gap(&humantime::format_rfc3339_millis(lost.since).to_string()));
+        let named = |it: &&Arc<Subscription>| it.pattern.topic.as_deref() == Some("Cluster");
+        for subscription in matches.iter().flat_map(Receivers::iter).filter(named) {
+            // A session that is ending receives nothing more.
+            subscription.session.push(now, frame.clone(), OnFull::Close).ok();
+        }
     }
 }
 

@@ -13,15 +13,12 @@ use super::message::{Application, Change, Id, Message, Part, Sent, SentScope, St
 use super::remote::Remote;
 use crate::auth::{Identity, Permission, Permissions, Principal};
 use crate::router::end::Ending;
-use crate::router::index::receivers::Receivers;
 use crate::router::index::{Listing, Subscription};
-use crate::router::outbox::OnFull;
 use crate::router::presence::{Application as Row, Change as Presence, Who};
 use crate::router::request::pending::Pending;
 use crate::router::session::{Registration, Role, Session};
-use crate::router::{ApplicationState, Outbox, Router, Scope, SessionId, SubscriptionId};
-use crate::websocket::Frame;
-use wire::{check_name, command, notice};
+use crate::router::{ApplicationState, Outbox, Router, SessionId, SubscriptionId};
+use wire::{check_name, command};
 
 /// How much is known of one peer at most: of its sessions, and of what else it announces. It bounds what a defect of a peer
 /// costs this node; a peer within its own limits does not reach it.
@@ -135,6 +132,11 @@ impl Peer {
             sessions: 1,
             state: it.state.into(),
         }));
+    }
+
+    /// Whether it has announced a session.
+    pub(super) fn has(&self, session: Id) -> bool {
+        self.sessions.lock().contains_key(&session)
     }
 
     /// Takes a session off the list.
@@ -377,18 +379,6 @@ impl Router {
         let mut session = self.session(now, role, registration, None);
         session.remote = Some(Box::new(remote));
         session
-    }
-
-    /// Tells the sessions that want to know that events may be missing.
-    pub(super) fn tell_gap(&self, now: Instant, lost: Lost) {
-        let triple = notice::triple("Cluster", "Gap");
-        let matches = self.subscribers(&self.policy.facts(&triple), Scope::Shared(None));
-        let frame = Frame::from(notice::gap(&humantime::format_rfc3339_millis(lost.since).to_string()));
-        let named = |it: &&Arc<Subscription>| it.pattern.topic.as_deref() == Some("Cluster");
-        for subscription in matches.iter().flat_map(Receivers::iter).filter(named) {
-            // A session that is ending receives nothing more.
-            subscription.session.push(now, frame.clone(), OnFull::Close).ok();
-        }
     }
 }
 

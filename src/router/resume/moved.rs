@@ -32,6 +32,7 @@ pub(in crate::router) enum NotHere {
 }
 
 /// What this node has to go on with.
+#[derive(Clone, Copy)]
 pub(in crate::router) struct Arrival {
     received: u64,
     tokens: Tokens,

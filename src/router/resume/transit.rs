@@ -159,9 +159,8 @@ impl Transit {
     fn judge(&self, from: From<'_>, waiting: Waiting) -> Fate {
         let mut state = self.state.lock();
         match state.as_deref_mut() {
-            None => Fate::Push(waiting),
             Some(State::Gone(cut)) if cut.contains(&key(from)) => Fate::Elsewhere,
-            Some(State::Gone(_)) => Fate::Push(waiting),
+            Some(State::Gone(_)) | None => Fate::Push(waiting),
             Some(State::Come(origins)) => match origins.get_mut(&key(from)) {
                 None => Fate::Push(waiting),
                 Some(origin) if !origin.is_marked => Fate::Elsewhere,

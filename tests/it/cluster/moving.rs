@@ -219,3 +219,37 @@ fn requests_of_both_kinds_outlive_the_move() {
     nodes.settle();
     assert_eq!(nodes.take(2, &crm)[0]["inReplyTo"], "next");
 }
+
+#[test]
+fn a_request_is_answered_once_also_if_the_old_node_is_lost() {
+    let nodes = nodes(3);
+    let mut gadget = nodes.desk(0).begin("gadget");
+    let notes = nodes.node(2).attach("notes", Some("alice"));
+    nodes.node(2).subscribe_as(&notes, &Subscribe::new("Notes/Note/Find".parse().unwrap(), HANDLER));
+    nodes.settle();
+    for id in ["answered", "open"] {
+        gadget.say(nodes.desk(0), &event("Notes/Note/Find", &format!(r#","id":"{id}","timeout":20000"#)));
+    }
+    nodes.settle();
+    let asked = nodes.take(2, &notes);
+    gadget.lose(nodes.desk(0));
+    assert_eq!(move_to(&nodes, 1, &mut gadget)["Resumed"], true);
+    nodes.send(2, &notes, &event("Notes/Note/Find", &format!(r#","inReplyTo":{}"#, asked[0]["id"]))).unwrap();
+    assert_eq!(gadget.take(nodes.desk(1), usize::MAX)[0]["inReplyTo"], "answered");
+    nodes.lose(0);
+    let failed = gadget.take(nodes.desk(1), usize::MAX);
+    assert_eq!((failed.len(), &failed[0]["inReplyTo"]), (1, &json!("open")), "{failed:?}");
+    assert_eq!(failed[0]["data"]["ErrorCode"], "HANDLER_GONE");
+}
+
+#[test]
+fn a_session_that_has_moved_is_found_also_if_the_node_of_the_token_is_lost() {
+    let nodes = nodes(4);
+    let mut gadget = nodes.desk(0).begin("gadget");
+    let first = gadget.token.clone();
+    assert_eq!(move_to(&nodes, 1, &mut gadget)["Resumed"], true);
+    nodes.lose(0);
+    // The reply was lost.
+    gadget.token = first;
+    assert_eq!(move_to(&nodes, 2, &mut gadget)["Resumed"], true);
+}

@@ -10,6 +10,8 @@ use secrecy::ExposeSecret;
 use sha2::{Digest, Sha256};
 use wire::command;
 
+use super::Come;
+use super::follow::Unanswered;
 use super::message::{Asked, Counts, Facts, Held, Moving, Part, Why};
 use crate::auth::Permissions;
 use crate::router::access::receive::Interest;
@@ -62,6 +64,7 @@ struct OwnedFacts {
     since: SystemTime,
     arrival: Arrival,
     will: Option<Box<str>>,
+    asked: Vec<Unanswered>,
 }
 
 struct OwnedHeld {
@@ -132,6 +135,7 @@ impl OwnedFacts {
             since: date(facts.since_ms),
             arrival: Arrival::new(now, facts),
             will: facts.will.map(Box::from),
+            asked: facts.asked.iter().map(Unanswered::new).collect(),
         }
     }
 }
@@ -175,7 +179,9 @@ impl Router {
         let cluster = self.cluster.as_ref()?;
         let command::Resume::Continue { token, .. } = wanted.resume else { return None };
         let (token, node) = self.resumes.elsewhere(token.expose_secret())?;
-        let peer = cluster.peer(&node)?;
+        // Where it is announced, if that is known: its old node may have ended since.
+        let announced = cluster.peers.load().iter().find(|peer| peer.has(*token.session.as_bytes())).cloned();
+        let peer = announced.or_else(|| cluster.peer(&node))?;
         let ticket = MoveTicket(Arc::default());
         let wish = Wish { registration: registration(), reloads: wanted.reloads, proof_ends };
         let coming = Coming { peer, hops: 0, token, wish, arrived: Arrived::default(), ticket: ticket.clone() };
@@ -289,7 +295,8 @@ impl Router {
             transit.come(nodes.chain([None]));
             transit.mark(now, &session, None);
         }
-        cluster.moves.state.lock().come.insert(*id.as_bytes(), (Arc::clone(&session), Arc::clone(peer)));
+        let come = Come { session: Arc::clone(&session), from: Arc::clone(peer), asked: facts.asked };
+        cluster.moves.state.lock().come.insert(*id.as_bytes(), come);
         self.presence.list_moved(&session);
         self.begin_away(now, &session, proof_ends);
         for held in arrived.subscriptions {

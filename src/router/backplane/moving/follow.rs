@@ -3,13 +3,27 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::Gone;
-use super::message::{Entry, Moving};
+use super::message::{Entry, Moving, Question};
+use super::{Come, Gone};
 use crate::router::Router;
 use crate::router::backplane::Peer;
 use crate::router::backplane::message::{Application, Id, Subscribed};
+use crate::router::outbox::OnFull;
 use crate::router::session::Session;
-use wire::{DecodeLimits, Envelope, decode};
+use wire::{DecodeLimits, Envelope, ErrorCode, Refusal, Triple, decode};
+
+/// A request of a session that has come, whose answer its old node expects.
+pub(super) struct Unanswered {
+    id: Box<str>,
+    triple: Triple<'static>,
+}
+
+impl Unanswered {
+    pub(super) fn new(question: &Question<'_>) -> Self {
+        let [channel, topic, subtopic] = question.triple;
+        Self { id: Box::from(question.id), triple: Triple::new(channel, topic, subtopic).to_owned() }
+    }
+}
 
 impl Router {
     /// A session has come to a peer from another node, which may be this one: it has not left, and this node's events go to
@@ -58,7 +72,8 @@ impl Router {
     }
 
     fn come(&self, id: Id) -> Option<(Arc<Session>, Arc<Peer>)> {
-        self.cluster.as_ref()?.moves.state.lock().come.get(&id).cloned()
+        let state = self.cluster.as_ref()?.moves.state.lock();
+        state.come.get(&id).map(|come| (Arc::clone(&come.session), Arc::clone(&come.from)))
     }
 
     /// A session that has come from this peer.
@@ -124,8 +139,21 @@ impl Router {
     /// A message that has reached the old node of a session.
     pub(super) fn relay_from(&self, now: Instant, peer: &Arc<Peer>, id: Id, entry: &Entry<'_>) {
         if let Some(session) = self.come_from(peer, id) {
+            self.note_answer(id, entry.text);
             // A session that has ended receives nothing more.
             session.outbox().push_as(now, (entry.frame(), entry.on_full(), entry.kind())).ok();
+        }
+    }
+
+    /// A message may be the answer to a request that the session sent at its old node.
+    fn note_answer(&self, id: Id, text: &str) {
+        let Some(cluster) = &self.cluster else { return };
+        let mut state = cluster.moves.state.lock();
+        let Some(come) = state.come.get_mut(&id).filter(|come| !come.asked.is_empty()) else { return };
+        if let Ok(envelope) = decode(text, DecodeLimits::OWN)
+            && let Some(answered) = envelope.in_reply_to().filter(|_| !envelope.more())
+        {
+            come.asked.retain(|it| *it.id != *answered);
         }
     }
 
@@ -185,10 +213,10 @@ impl Router {
         let Some(cluster) = &self.cluster else { return };
         let id = *session.id.as_bytes();
         let mut state = cluster.moves.state.lock();
-        let is_it = state.come.get(&id).is_some_and(|(come, _)| std::ptr::eq(&**come, session));
+        let is_it = state.come.get(&id).is_some_and(|come| come.session.number == session.number);
         let come = is_it.then(|| state.come.remove(&id)).flatten();
         drop(state);
-        if let Some((_, from)) = come {
+        if let Some(Come { from, .. }) = come {
             from.say(Moving::Ended { session: id });
         }
     }
@@ -235,7 +263,7 @@ impl Router {
         let Ok(envelope) = decode(text, DecodeLimits::OWN) else { return };
         if let Err(refusal) = self.reply(now, &session, &envelope) {
             let frame = wire::notice::error(envelope.id(), &refusal);
-            session.push(now, frame.into(), crate::router::outbox::OnFull::Close).ok();
+            session.push(now, frame.into(), OnFull::Close).ok();
         }
     }
 
@@ -275,7 +303,20 @@ impl Router {
     pub fn give_up_gone(&self, now: Instant) {
         let Some(cluster) = &self.cluster else { return };
         let gone: Vec<_> = cluster.moves.state.lock().gone.values().map(|gone| Arc::clone(&gone.session)).collect();
-        gone.iter().for_each(|session| self.give_up_all(now, session));
+        for session in &gone {
+            self.give_up_all(now, session);
+        }
+    }
+
+    /// The old node of a session is lost, and with it the answers to these requests.
+    fn fail_asked(&self, now: Instant, session: &Session, asked: &[Unanswered]) {
+        for Unanswered { id, triple } in asked {
+            let words = "the node that expected the answer was lost; it is not known whether the request was handled";
+            let refusal = Refusal::new(ErrorCode::HandlerGone, words);
+            let frame = self.failure(triple, Some(id), &refusal);
+            // A session that has ended receives nothing more.
+            session.push(now, frame, OnFull::Close).ok();
+        }
     }
 
     /// A peer is lost. Events of it and for it do not follow any more.
@@ -284,9 +325,9 @@ impl Router {
         let (mut come, mut gone, mut ended) = (Vec::new(), Vec::new(), Vec::new());
         {
             let mut state = cluster.moves.state.lock();
-            for (id, (session, from)) in &state.come {
-                come.push((*id, Arc::clone(session), Arc::ptr_eq(from, peer)));
-            }
+            come.extend(
+                state.come.values().map(|it| (Arc::clone(&it.session), Vec::new(), Arc::ptr_eq(&it.from, peer))),
+            );
             for (id, it) in &state.gone {
                 if Arc::ptr_eq(&it.to, peer) {
                     ended.push(*id);
@@ -294,12 +335,17 @@ impl Router {
                     gone.push((*id, Arc::clone(&it.session), Arc::clone(&it.to)));
                 }
             }
-            state.come.retain(|_, (_, from)| !Arc::ptr_eq(from, peer));
+            for (_, it) in state.come.extract_if(.., |_, it| Arc::ptr_eq(&it.from, peer)) {
+                come.push((it.session, it.asked, true));
+            }
         }
-        for (_, session, is_old) in come {
+        for (session, asked, is_old) in come {
             let Some(transit) = session.transit() else { continue };
             match is_old {
-                true => transit.release_all(now, &session),
+                true => {
+                    transit.release_all(now, &session);
+                    self.fail_asked(now, &session, &asked);
+                }
                 false => transit.release(now, &session, Some(peer.node())),
             }
         }

@@ -6,12 +6,13 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use super::ask::hash_of;
-use super::message::{Asked, Facts, Held, Moving, Part, Why};
+use super::message::{Asked, Facts, Held, Moving, Part, Question, Why};
 use super::{FOLLOW_MAX, Gone};
 use crate::auth::Principal;
 use crate::router::backplane::Peer;
 use crate::router::backplane::message::Id;
 use crate::router::outbox::moving::{Progress, Road};
+use crate::router::request::pending::Pending;
 use crate::router::resume::{HeldHere, NotHere};
 use crate::router::session::{Role, Session};
 use crate::router::{Router, SessionId};
@@ -116,7 +117,7 @@ impl Router {
         let next = match step {
             Step::Facts => {
                 session.outbox().begin_handing();
-                self.give_facts(now, &session, |facts| to.say(Moving::Part { ask, part: Part::Facts(facts) }));
+                give_facts(now, &session, |facts| to.say(Moving::Part { ask, part: Part::Facts(facts) }));
                 Step::Subscriptions(0)
             }
             Step::Subscriptions(from) => {
@@ -144,20 +145,6 @@ impl Router {
         if let Some(going) = cluster.moves.state.lock().going.get_mut(&id).filter(|going| going.ask == ask) {
             going.step = next;
         }
-    }
-
-    fn give_facts(&self, now: Instant, session: &Session, give: impl FnOnce(Facts<'_>) -> bool) {
-        let holds = session.holds.lock();
-        let since = session.since.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        let facts = Facts {
-            echo: session.echoes(),
-            asleep: session.state() == command::State::Asleep,
-            missed: session.has_missed(),
-            since_ms: u64::try_from(since.as_millis()).unwrap_or_default(),
-            will: holds.will.as_deref(),
-            ..session.line_facts(now)
-        };
-        give(facts);
     }
 
     /// Hands messages over: a part of them, or all that are left, and the session with them.
@@ -240,8 +227,12 @@ impl Router {
                 }
             }
         }
-        lost.iter().for_each(|session| self.stays_away(now, session));
-        passed.into_iter().for_each(|id| self.give_next(now, id));
+        for session in &lost {
+            self.stays_away(now, session);
+        }
+        for id in passed {
+            self.give_next(now, id);
+        }
     }
 
     /// What follows from the loss of a connection, for a session that was to move and does not.
@@ -252,4 +243,27 @@ impl Router {
             self.bound_away(now);
         }
     }
+}
+
+/// What the new node has to know of a request, if its requester can tell its answer from others.
+fn question(pending: &Pending) -> Option<Question<'_>> {
+    let id = pending.asker_id.as_deref()?;
+    let triple = &pending.triple;
+    Some(Question { id, triple: [&triple.channel, &triple.topic, &triple.subtopic] })
+}
+
+/// Hands over what a session is.
+fn give_facts(now: Instant, session: &Session, give: impl FnOnce(Facts<'_>) -> bool) {
+    let holds = session.holds.lock();
+    let since = session.since.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let facts = Facts {
+        echo: session.echoes(),
+        asleep: session.state() == command::State::Asleep,
+        missed: session.has_missed(),
+        since_ms: u64::try_from(since.as_millis()).unwrap_or_default(),
+        will: holds.will.as_deref(),
+        asked: holds.asked.values().filter_map(|pending| question(pending)).collect(),
+        ..session.line_facts(now)
+    };
+    give(facts);
 }

@@ -113,6 +113,16 @@ pub(in crate::router) struct Facts<'a> {
     pub(in crate::router) will: Option<&'a str>,
     /// What it may still send at once: messages and bytes.
     pub(in crate::router) allowance: Option<(Allowed, Option<Allowed>)>,
+    /// The requests that it has sent and whose answers its old node still expects.
+    #[serde(borrow)]
+    pub(in crate::router) asked: Vec<Question<'a>>,
+}
+
+/// A request of a session that moves: its own id, and its triple.
+#[derive(Clone, Copy, Serialize, Deserialize)]
+pub(in crate::router) struct Question<'a> {
+    pub(in crate::router) id: &'a str,
+    pub(in crate::router) triple: [&'a str; 3],
 }
 
 /// An allowance, and how many milliseconds ago it was counted.
@@ -126,11 +136,28 @@ pub(in crate::router) struct Held<'a> {
     channel: Option<&'a str>,
     topic: Option<&'a str>,
     subtopic: Option<&'a str>,
-    /// Of a handler: whether it answers, whether it is ordered, and where it replies.
-    handler: Option<(bool, bool, Vec<(&'a str, &'a str)>)>,
+    #[serde(borrow)]
+    handler: Option<Handler<'a>>,
     pub(in crate::router) group: Option<&'a str>,
-    /// `Some(None)`: all users.
-    observes: Option<Option<&'a str>>,
+    observes: Watched<'a>,
+}
+
+/// What makes a subscription a handler's.
+#[derive(Serialize, Deserialize)]
+struct Handler<'a> {
+    answers: bool,
+    ordered: bool,
+    /// Where an ordered handler replies.
+    #[serde(borrow)]
+    replies: Vec<(&'a str, &'a str)>,
+}
+
+/// The other users whose envelopes a subscription receives.
+#[derive(Clone, Copy, Serialize, Deserialize)]
+enum Watched<'a> {
+    Nobody,
+    User(&'a str),
+    All,
 }
 
 /// One message of a queue.
@@ -162,7 +189,10 @@ impl Moving<'_> {
         let all = |entries: &[Entry<'_>]| entries.iter().map(|entry| entry.text.len() + 16).sum();
         match self {
             Self::Part { part: Part::Entries(entries), .. } | Self::Yours { entries, .. } => all(entries),
-            Self::Part { part: Part::Facts(facts), .. } => facts.will.map_or(0, str::len),
+            Self::Part { part: Part::Facts(facts), .. } => {
+                let of = |it: &Question<'_>| it.id.len() + it.triple.iter().map(|part| part.len()).sum::<usize>() + 16;
+                facts.will.map_or(0, str::len) + facts.asked.iter().map(of).sum::<usize>()
+            }
             Self::Relay { entry, .. } => entry.text.len(),
             Self::Back { text, .. } => text.len(),
             _ => 0,
@@ -193,14 +223,16 @@ impl<'a> Held<'a> {
             handler: match &subscription.role {
                 Role::Subscriber => None,
                 Role::Handler { answers, ordered, replies } => {
-                    Some((*answers, *ordered, replies.iter().map(|(one, two)| (&**one, &**two)).collect()))
+                    let replies = replies.iter().map(|(one, two)| (&**one, &**two)).collect();
+                    Some(Handler { answers: *answers, ordered: *ordered, replies })
                 }
             },
             group: subscription.group.as_deref(),
-            observes: subscription.observes.as_ref().map(|observes| match observes {
-                Observes::User(user) => Some(&**user),
-                Observes::All => None,
-            }),
+            observes: match &subscription.observes {
+                None => Watched::Nobody,
+                Some(Observes::User(user)) => Watched::User(user),
+                Some(Observes::All) => Watched::All,
+            },
         }
     }
 
@@ -212,7 +244,7 @@ impl<'a> Held<'a> {
     pub(in crate::router) fn role(&self) -> Role {
         match &self.handler {
             None => Role::Subscriber,
-            Some((answers, ordered, replies)) => Role::Handler {
+            Some(Handler { answers, ordered, replies }) => Role::Handler {
                 answers: *answers,
                 ordered: *ordered,
                 replies: replies.iter().map(|(one, two)| ((*one).to_owned(), (*two).to_owned())).collect(),
@@ -221,7 +253,11 @@ impl<'a> Held<'a> {
     }
 
     pub(in crate::router) fn observes(&self) -> Option<Observes> {
-        self.observes.map(|user| user.map_or(Observes::All, |user| Observes::User(Box::from(user))))
+        match self.observes {
+            Watched::Nobody => None,
+            Watched::User(user) => Some(Observes::User(Box::from(user))),
+            Watched::All => Some(Observes::All),
+        }
     }
 }
 

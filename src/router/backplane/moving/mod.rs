@@ -33,6 +33,7 @@ use crate::router::Router;
 use crate::router::session::Session;
 use ask::Coming;
 pub use ask::{Fetched, MoveTicket};
+use follow::Unanswered;
 use give::Going;
 use message::Moving;
 
@@ -59,7 +60,15 @@ struct State {
     /// The sessions that have gone, until they hold no request any more.
     gone: BTreeMap<Id, Gone>,
     /// The sessions that have come, and from where, until nothing is relayed to them any more.
-    come: BTreeMap<Id, (Arc<Session>, Arc<Peer>)>,
+    come: BTreeMap<Id, Come>,
+}
+
+/// A session that has come.
+struct Come {
+    session: Arc<Session>,
+    from: Arc<Peer>,
+    /// The requests that its old node has to answer.
+    asked: Vec<Unanswered>,
 }
 
 /// A session that has gone.
@@ -127,7 +136,11 @@ impl Router {
                 Some(_) | None => {}
             }
         }
-        follow.into_iter().for_each(|id| self.dissolve(now, id));
-        forget.into_iter().for_each(|id| self.forget_gone(now, id));
+        for id in follow {
+            self.dissolve(now, id);
+        }
+        for id in forget {
+            self.forget_gone(now, id);
+        }
     }
 }
