@@ -1,6 +1,6 @@
 //! [`Fetching`]: a Register that waits for its session, which another node of the cluster has.
 //!
-//! The connection is not read meanwhile. When the session is here, or cannot be had, the registration goes on as on one node.
+//! The connection is not read meanwhile. When the session is here, or does not continue, the registration goes on as on one node.
 
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};

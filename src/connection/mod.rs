@@ -86,7 +86,7 @@ pub enum Input<'a> {
     Committed,
     /// Events that a Subscribe waited for were read from the disk, or cannot be.
     Looked,
-    /// The session that a Register waited for is here, or cannot be had.
+    /// The session that a Register waited for is here, or does not continue.
     Fetched,
     /// The peer takes nothing, although there is something to take.
     Blocked,

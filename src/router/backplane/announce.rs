@@ -98,9 +98,12 @@ impl Announced {
     pub(super) fn snapshot(&self, plane: &dyn Backplane, node: &str) {
         let current = self.0.lock();
         let wanted = current.wanted.keys().map(|want| want.change(true));
-        let sessions = current.sessions.values().map(|session| Change::Joined(application(session)));
+        // A session that has gone is announced by its new node.
+        let is_here = |session: &Session| session.transit().is_none_or(|transit| !transit.has_gone());
+        let sessions = current.sessions.values().filter(|it| is_here(it)).map(|it| Change::Joined(application(it)));
         // Sessions come before their subscriptions.
-        let chosen = current.chosen.values().map(|it| Change::Subscribed(subscribed(it)));
+        let chosen = current.chosen.values().filter(|it| is_here(&it.session));
+        let chosen = chosen.map(|it| Change::Subscribed(subscribed(it)));
         let changes = wanted.chain(sessions).chain(chosen).collect();
         plane.send_snapshot(node, Message::Snapshot { changes }.write());
     }
@@ -163,7 +166,7 @@ impl Router {
         }
     }
 
-    /// A session has come from another node. Its subscriptions are in the index.
+    /// A session has arrived from another node. Its subscriptions are in the index.
     pub(super) fn announce_moved(&self, session: &Arc<Session>, from: &str) {
         let Some(cluster) = &self.cluster else { return };
         let held = session.holds.lock().subscriptions.clone();

@@ -135,7 +135,7 @@ pub(in crate::router) enum Change<'a> {
     Subscribed(#[serde(borrow)] Subscribed<'a>),
     /// Such a subscription has ended.
     Unsubscribed { session: Id, subscription: u64 },
-    /// A session has come from another node, with those of its subscriptions that other nodes choose.
+    /// A session has arrived from another node, with those of its subscriptions that other nodes choose.
     Moved {
         /// The node where it was.
         from: &'a str,

@@ -149,7 +149,7 @@ impl Peer {
         self.stand_ins(session).next()
     }
 
-    /// The stand-ins of a session: the present one, and the one that it had before it moved away and came back.
+    /// The stand-ins of a session: the present one, and the one that it had before it moved away and returned.
     pub(super) fn stand_ins(&self, session: Id) -> impl Iterator<Item = Arc<Session>> + use<> {
         let present = self.sessions.lock().get(&session).and_then(|it| it.stand_in.clone());
         let leaving = self.leaving.lock().get(&session).cloned();
@@ -176,7 +176,7 @@ impl Router {
         let mut joined = Vec::new();
         for change in changes {
             match change {
-                Change::Joined(application) => joined.extend(self.add_elsewhere(peer, application, None)),
+                Change::Joined(application) => joined.extend(self.joined_elsewhere(now, peer, application)),
                 other => self.changed(now, peer, other),
             }
         }
@@ -226,7 +226,7 @@ impl Router {
                 Wants::change(channels, channel, *wanted);
             }
             Change::Joined(application) => {
-                if let Some(who) = self.add_elsewhere(peer, application, None) {
+                if let Some(who) = self.joined_elsewhere(now, peer, application) {
                     self.tell_presence_of(now, &who, Some(peer.node()), Presence::Joined);
                 }
             }

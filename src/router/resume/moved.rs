@@ -24,7 +24,7 @@ pub(in crate::router) struct HeldHere {
     pub(in crate::router) went_away: bool,
 }
 
-/// Why a session cannot be had from this node.
+/// Why a session cannot be taken from this node.
 pub(in crate::router) enum NotHere {
     /// It has moved to this node.
     At(Arc<str>),
@@ -196,7 +196,7 @@ impl Router {
         gave
     }
 
-    /// A session has come from another node. It is away until its client continues it. `proof_ends`: when its proof does.
+    /// A session has arrived from another node. It is away until its client continues it. `proof_ends`: when its proof does.
     pub(in crate::router) fn begin_away(&self, now: Instant, session: &Arc<Session>, proof_ends: Option<Instant>) {
         let Some(resumable) = &session.resumable else { return };
         let over = now + self.policy.resume().grace;

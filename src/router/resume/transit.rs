@@ -34,7 +34,7 @@ pub(in crate::router) struct Transit {
 enum State {
     /// It has gone. The nodes whose events go to its new node.
     Gone(BTreeSet<Option<Box<str>>>),
-    /// It has come. The nodes whose events may still reach its old one.
+    /// It has arrived. The nodes whose events may still reach its old one.
     Come(BTreeMap<Option<Box<str>>, Origin>),
 }
 
@@ -75,7 +75,7 @@ impl Transit {
         self.is_moving.store(false, Ordering::Release);
     }
 
-    /// The session has come, and these nodes may still send its events to the old one.
+    /// The session has arrived, and these nodes may still send its events to the old one.
     pub(in crate::router) fn come<'a>(&self, origins: impl Iterator<Item = From<'a>>) {
         let origins = origins.map(|origin| (key(origin), Origin::default())).collect();
         *self.state.lock() = Some(Box::new(State::Come(origins)));
@@ -85,6 +85,11 @@ impl Transit {
     /// Whether it is between two nodes.
     pub(in crate::router) fn is_moving(&self) -> bool {
         self.is_moving.load(Ordering::Acquire)
+    }
+
+    /// Whether it has gone to another node.
+    pub(in crate::router) fn has_gone(&self) -> bool {
+        self.is_moving() && matches!(self.state.lock().as_deref(), Some(State::Gone(_)))
     }
 
     /// This node chooses the session for no request any more.
@@ -111,7 +116,7 @@ impl Transit {
         }
     }
 
-    /// The session has come, and this node's events come here from now on.
+    /// The session has arrived, and this node's events come here from now on.
     pub(in crate::router) fn mark(&self, now: Instant, session: &Session, from: From<'_>) {
         self.change(now, session, from, |origin| origin.is_marked = true);
     }

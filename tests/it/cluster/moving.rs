@@ -1,7 +1,10 @@
 //! Sessions that return to another node, in one thread.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 use switchboard::config::Config;
+use switchboard::connection::{Effect, Input};
 use switchboard::router::Size;
 use wire::CloseCode;
 use wire::command::{Role, Subscribe};
@@ -11,7 +14,7 @@ use crate::support::client::Client;
 use crate::support::core::event;
 
 const HANDLER: Role = Role::Handler { answers: true, ordered: false, replies: Vec::new() };
-const GRACE: std::time::Duration = std::time::Duration::from_secs(31);
+const GRACE: Duration = Duration::from_secs(31);
 
 fn nodes(count: usize) -> Nodes {
     Nodes::new(count, &Config::default())
@@ -116,7 +119,7 @@ fn the_connection_that_the_session_had_is_replaced() {
     let data = move_to(&nodes, 1, &mut gadget);
     assert_eq!(data["Resumed"], true, "{data}");
     let end = old.connection.ended().unwrap();
-    old.handle(nodes.desk(0), switchboard::connection::Input::Ended(end));
+    old.handle(nodes.desk(0), Input::Ended(end));
     assert_eq!(old.closed, Some(CloseCode::Replaced));
 }
 
@@ -252,4 +255,44 @@ fn a_session_that_has_moved_is_found_also_if_the_node_of_the_token_is_lost() {
     // The reply was lost.
     gadget.token = first;
     assert_eq!(move_to(&nodes, 2, &mut gadget)["Resumed"], true);
+}
+
+#[test]
+fn a_node_that_drains_closes_each_connection_at_its_time() {
+    let nodes = nodes(2);
+    let desk = nodes.desk(0);
+    let mut gadget = desk.begin_with("gadget", &json!({ "resume": true, "will": will() }));
+    assert!(gadget.handle(desk, Input::MoveAfter(Duration::ZERO)).is_none());
+    assert!(matches!(gadget.handle(desk, Input::Timeout), Some(Effect::Close(_))));
+    assert_eq!(gadget.closed, Some(CloseCode::Restart));
+    let told = gadget.take(desk, usize::MAX).remove(0);
+    assert_eq!((&told["subtopic"], &told["data"]["ReconnectAfterMs"]), (&json!("Draining"), &json!(0)));
+    let data = move_to(&nodes, 1, &mut gadget);
+    assert_eq!((&data["Resumed"], &data["Replayed"]), (&json!(true), &json!(0)), "{data}");
+}
+
+#[test]
+fn a_will_is_published_where_the_session_ends_and_not_where_it_was() {
+    let nodes = nodes(2);
+    let watcher = nodes.node(0).attach("watcher", Some("alice"));
+    nodes.node(0).subscribe(&watcher, "Phone/Call/Gone");
+    nodes.settle();
+    let mut gadget = nodes.desk(0).begin_with("gadget", &json!({ "resume": true, "will": will() }));
+    gadget.lose(nodes.desk(0));
+    assert_eq!(move_to(&nodes, 1, &mut gadget)["Resumed"], true);
+    forget(&nodes, 1);
+    assert!(nodes.take(0, &watcher).is_empty());
+    gadget.lose(nodes.desk(1));
+    forget(&nodes, 2);
+    assert_eq!(nodes.take(0, &watcher).len(), 1);
+    // A node that drains publishes none.
+    let mut gadget = nodes.desk(1).begin_with("gadget", &json!({ "resume": true, "will": will() }));
+    nodes.node(1).router.set_draining();
+    gadget.lose(nodes.desk(1));
+    forget(&nodes, 2);
+    assert!(nodes.take(0, &watcher).is_empty());
+}
+
+fn will() -> Value {
+    json!({ "channel": "Phone", "topic": "Call", "subtopic": "Gone" })
 }

@@ -176,7 +176,7 @@ impl Router {
         proof_ends: Option<Instant>,
         registration: impl FnOnce() -> Registration,
     ) -> Option<MoveTicket> {
-        let cluster = self.cluster.as_ref()?;
+        let cluster = self.cluster.as_ref().filter(|_| !self.policy.resume().grace.is_zero())?;
         let command::Resume::Continue { token, .. } = wanted.resume else { return None };
         let (token, node) = self.resumes.elsewhere(token.expose_secret())?;
         // Where it is announced, if that is known: its old node may have ended since.
@@ -287,6 +287,8 @@ impl Router {
         session.set_missed(facts.missed);
         self.resumes.adopt(now, &mut session, facts.arrival, (counts, arrived.entries));
         let session = Arc::new(session);
+        let (source, user) = (session.source(), session.user());
+        tracing::debug!(source, user, session = %id, from = peer.node(), "a session has arrived from another node");
         // From here on, this node's events are for the session here.
         let mark = cluster.moves.steady.write();
         let peers = cluster.peers.load();

@@ -12,7 +12,7 @@ use crate::router::outbox::OnFull;
 use crate::router::session::Session;
 use wire::{DecodeLimits, Envelope, ErrorCode, Refusal, Triple, decode};
 
-/// A request of a session that has come, whose answer its old node expects.
+/// A request of a session that has arrived, whose answer its old node expects.
 pub(super) struct Unanswered {
     id: Box<str>,
     triple: Triple<'static>,
@@ -26,7 +26,7 @@ impl Unanswered {
 }
 
 impl Router {
-    /// A session has come to a peer from another node, which may be this one: it has not left, and this node's events go to
+    /// A session has arrived at a peer from another node, which may be this one: it has not left, and this node's events go to
     /// its new node from now on.
     pub(in crate::router::backplane) fn moved_elsewhere(
         &self,
@@ -76,12 +76,12 @@ impl Router {
         state.come.get(&id).map(|come| (Arc::clone(&come.session), Arc::clone(&come.from)))
     }
 
-    /// A session that has come from this peer.
+    /// A session that has arrived from this peer.
     fn come_from(&self, peer: &Arc<Peer>, id: Id) -> Option<Arc<Session>> {
         self.come(id).filter(|(_, from)| Arc::ptr_eq(from, peer)).map(|(session, _)| session)
     }
 
-    /// The node from which a session has come and that still has requests of it.
+    /// The node from which a session has arrived and that still has requests of it.
     pub(in crate::router) fn old_node(&self, session: &Session) -> Option<Arc<Peer>> {
         self.come(*session.id.as_bytes()).map(|(_, from)| from)
     }
@@ -92,6 +92,7 @@ impl Router {
             && let Some(transit) = session.transit()
         {
             transit.mark(now, &session, Some(peer.node()));
+            self.give_next(now, id);
         }
         let gone = {
             let Some(cluster) = &self.cluster else { return };
@@ -114,6 +115,7 @@ impl Router {
         {
             let origin = origin.map(|origin| if origin.is_empty() { peer.node() } else { origin });
             transit.followed(now, &session, origin);
+            self.give_next(now, id);
         }
     }
 
@@ -123,6 +125,7 @@ impl Router {
             && let Some(transit) = session.transit()
         {
             transit.release_all(now, &session);
+            self.give_next(now, id);
         }
     }
 
@@ -208,7 +211,7 @@ impl Router {
         }
     }
 
-    /// A session has ended that has come from another node.
+    /// A session has ended that has arrived from another node.
     pub(in crate::router) fn forget_moved(&self, session: &Session) {
         let Some(cluster) = &self.cluster else { return };
         let id = *session.id.as_bytes();
@@ -348,6 +351,7 @@ impl Router {
                 }
                 false => transit.release(now, &session, Some(peer.node())),
             }
+            self.give_next(now, *session.id.as_bytes());
         }
         for (id, session, to) in gone {
             let Some(transit) = session.transit().filter(|transit| transit.is_moving()) else { continue };

@@ -107,7 +107,7 @@ impl Router {
     }
 
     /// Hands the next part of a session over, if nothing is waited for.
-    fn give_next(&self, now: Instant, id: Id) {
+    pub(super) fn give_next(&self, now: Instant, id: Id) {
         let Some(cluster) = &self.cluster else { return };
         let (ask, to, session, step) = {
             let state = cluster.moves.state.lock();
@@ -157,8 +157,12 @@ impl Router {
             // Its next envelope is the reply to a request that its old node has.
             return Progress::Cannot;
         }
-        if session.commits.any() || session.is_moving() {
-            // What it sent waits for the disk, or what was sent to it is still on its way. The answer asks again.
+        if session.is_moving() {
+            // What was sent to it is still on its way. It goes on when that has arrived.
+            return Progress::Sent;
+        }
+        if session.commits.any() {
+            // What it sent waits for the disk. The answer asks again.
             let nothing = Part::Entries(Vec::new());
             return if to.say(Moving::Part { ask, part: nothing }) { Progress::Sent } else { Progress::Cannot };
         }

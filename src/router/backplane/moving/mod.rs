@@ -59,11 +59,11 @@ struct State {
     going: BTreeMap<Id, Going>,
     /// The sessions that have gone, until they hold no request any more.
     gone: BTreeMap<Id, Gone>,
-    /// The sessions that have come, and from where, until nothing is relayed to them any more.
+    /// The sessions that have arrived, and from where, until nothing is relayed to them any more.
     come: BTreeMap<Id, Come>,
 }
 
-/// A session that has come.
+/// A session that has arrived.
 struct Come {
     session: Arc<Session>,
     from: Arc<Peer>,

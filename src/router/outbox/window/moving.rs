@@ -1,4 +1,4 @@
-//! The outbox of a session that moves to another node, and of one that has come from there.
+//! The outbox of a session that moves to another node, and of one that has arrived from there.
 //!
 //! The queue is handed over from its beginning while messages are still added at its end. Whatever else changes it makes the
 //! new node forget what it has, and the queue is handed over anew.
@@ -119,7 +119,7 @@ impl Outbox {
         Progress::Sent
     }
 
-    /// Fills the empty outbox of a session that has come from another node, and is away.
+    /// Fills the empty outbox of a session that has arrived from another node, and is away.
     pub(in crate::router) fn adopt(&self, now: Instant, mut window: Window, counts: Counts, entries: Vec<Waiting>) {
         let mut state = self.state.lock();
         let mut memory = 0;
