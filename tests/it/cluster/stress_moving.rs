@@ -67,7 +67,7 @@ impl Mover<'_> {
                     self.received[from].push(number);
                 }
             }
-            if self.moves % 5 == 0 {
+            if self.moves.is_multiple_of(5) {
                 self.client.command(desk, "Connection", "Acknowledge", &json!({ "received": self.client.received }));
                 self.said.push(None);
             }
@@ -78,7 +78,7 @@ impl Mover<'_> {
             self.client.received -= lost;
         }
         // Sometimes the old connection is still there when the session moves.
-        if self.moves % 3 == 0 {
+        if self.moves.is_multiple_of(3) {
             self.client.lose(desk);
         }
     }
@@ -96,7 +96,7 @@ fn publish(nodes: &Nodes, node: usize) {
     core.router.detach(core.now, &phone);
 }
 
-fn begin<'a>(nodes: &'a Nodes) -> Mover<'a> {
+fn begin(nodes: &Nodes) -> Mover<'_> {
     let mut client = nodes.desk(0).begin("gadget");
     let data = json!({"channel": "Phone", "topic": "Call", "subtopic": "Ring"});
     client.command(nodes.desk(0), "Subscription", "Subscribe", &data);
