@@ -94,8 +94,8 @@ fn publish(rounds: u32, receivers: usize) {
 
 /// A resumable session, and the number of its connection.
 fn begin(broker: &Broker, source: &str) -> (Arc<Session>, u64) {
-    let wanted =
-        Wanted { resume: &Resume::Begin, echo: None, keeps_will: true, reloads: broker.router.reloads(), lease: None };
+    let reloads = broker.router.reloads();
+    let wanted = Wanted { resume: &Resume::Begin, echo: None, keeps_will: true, reloads, lease: None, elsewhere: None };
     let registered = broker.router.register(broker.now, support::registration(source, None), &wanted);
     let Registered { session, attachment, .. } = registered.ok().flatten().unwrap();
     (session, attachment)

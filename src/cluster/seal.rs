@@ -59,6 +59,11 @@ impl Keys {
         }
     }
 
+    /// Derives keys for one purpose, which no other use of these keys has, in the order of the file.
+    pub(crate) fn derive(&self, purpose: &str) -> Vec<Zeroizing<[u8; 32]>> {
+        self.0.iter().map(|key| key.derive(purpose)).collect()
+    }
+
     /// Returns the names of the keys, in the order of the file.
     #[must_use]
     pub fn fingerprints(&self) -> Vec<Fingerprint> {

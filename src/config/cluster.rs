@@ -85,6 +85,22 @@ impl Cluster {
     }
 }
 
+/// How much longer a drain may take than `resume.grace`.
+const DRAIN_ROOM: Duration = Duration::from_secs(10);
+
+/// Warnings about settings that are valid but probably a mistake.
+pub(crate) fn warnings(config: &Config) -> impl Iterator<Item = String> {
+    let grace = config.resume.grace;
+    let short = config.cluster.is_on() && !grace.is_zero() && grace + DRAIN_ROOM > config.limits.drain;
+    short
+        .then(|| {
+            "limits.drain is below resume.grace and 10 s: a node that restarts may end sessions before their clients have \
+             returned to another one"
+                .to_owned()
+        })
+        .into_iter()
+}
+
 const NAME: &str = "cluster.name";
 const SERVERS: &str = "cluster.servers";
 const KEY_FILE: &str = "cluster.key_file";

@@ -187,6 +187,7 @@ fn warnings(config: &Config, places: &Places) -> Vec<String> {
     warnings.extend(jwt::warnings(&config.issuers));
     warnings.extend(same_user::warnings(config));
     warnings.extend(resume::warnings(config));
+    warnings.extend(cluster::warnings(config));
     warnings.extend(salesforce::warnings(config));
     warnings
 }

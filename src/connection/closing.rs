@@ -2,12 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use wire::{Close, CloseCode};
+use wire::{Close, CloseCode, notice};
 
 use super::log::Leaving;
 use super::timer::Timer;
 use super::{Connection, Effect, Phase, queue_notices};
-use crate::router::{End, Ending, Left, Router};
+use crate::router::{End, Ending, Left, Router, Session};
 use crate::websocket::{Fault, Frame};
 
 /// How long a connection that closes for a restart waits for the last answers. Another thread that is ending a
@@ -41,6 +41,18 @@ impl Connection {
             }
             None => Some(self.close(now, router, CloseCode::Restart)),
         }
+    }
+
+    /// Closes the connection because its client is to go to another node at once. A session that cannot continue there first
+    /// gets the answers that are open.
+    pub(super) fn move_on(&mut self, now: Instant, router: &Router) -> Option<Effect> {
+        let waits = |session: &Session| !session.is_resumable() && router.is_in_flight(session);
+        if self.session().is_some_and(|session| waits(session)) {
+            self.timers.set(Timer::Move, now + LAST_LOOK);
+            return None;
+        }
+        self.push(now, notice::draining(0));
+        Some(self.close(now, router, CloseCode::Restart))
     }
 
     /// Closes the connection because an operator wants it, with the operator's reason.
@@ -121,6 +133,7 @@ impl Connection {
         self.phase = Phase::Ended;
         self.unregistered = None;
         self.verifying = None;
+        self.fetching = None;
         self.pause = None;
         self.timers.clear();
     }

@@ -10,6 +10,7 @@ mod command;
 mod commits;
 mod driver;
 mod failed_logins;
+mod fetching;
 mod handshake_token;
 mod heartbeat;
 mod leasing;
@@ -51,6 +52,7 @@ use crate::router::{Allowance, End, Ending, OnFull, Router, Session};
 use crate::telemetry::metrics::SlowFor;
 use crate::websocket::{Frame, ping};
 use commits::Commits;
+use fetching::Fetching;
 use heartbeat::{Beat, Heartbeat};
 use leasing::Leasing;
 use log::Leaving;
@@ -88,6 +90,8 @@ pub enum Input<'a> {
     Looked,
     /// The lease that a Register waited for was taken, or cannot be.
     Leased,
+    /// The session that a Register waited for is here, or does not continue.
+    Fetched,
     /// The peer takes nothing, although there is something to take.
     Blocked,
     /// The peer took something.
@@ -96,6 +100,8 @@ pub enum Input<'a> {
     Ended(End),
     /// The broker drains; the client should return this long after the Close frame.
     Drain(Duration),
+    /// The broker drains, and another node takes the session over; the connection closes after this time.
+    MoveAfter(Duration),
     /// The broker closes all sessions.
     Restart,
     /// The socket has ended.
@@ -158,6 +164,8 @@ pub struct Connection {
     looking: Option<Box<Looking>>,
     /// A Register that waits for the lease of its source.
     leasing: Option<Box<Leasing>>,
+    /// A Register that waits for its session, which another node has.
+    fetching: Option<Box<Fetching>>,
     /// How long it may wait for receivers. Made at the first wait.
     allowance: Option<Box<Allowance>>,
     /// Malformed messages in a row.
@@ -221,6 +229,7 @@ impl Connection {
             commits: None,
             looking: None,
             leasing: None,
+            fetching: None,
             allowance: None,
             malformed: 0,
             unregistered_requests: 0,
@@ -274,6 +283,7 @@ impl Connection {
             && self.may_join()
             && self.looking.is_none()
             && self.leasing.is_none()
+            && self.fetching.is_none()
             && self.replies.len() < REPLIES_MAX
     }
 
@@ -405,6 +415,7 @@ impl Connection {
             | Input::Committed
             | Input::Looked
             | Input::Drain(_)
+            | Input::MoveAfter(_)
             | Input::Restart
                 if self.is_replaced() =>
             {
@@ -419,6 +430,7 @@ impl Connection {
             Input::Committed => self.committed(now, router),
             Input::Looked => self.looked(now, router),
             Input::Leased => self.leased(now, router),
+            Input::Fetched => self.fetched(now, router),
             Input::Blocked => {
                 self.heartbeat.not_read();
                 self.timers.set(Timer::SlowConsumer, now + self.limits.slow_consumer);
@@ -433,6 +445,10 @@ impl Connection {
             Input::Ended(end) => self.outbox_ended(now, end, router),
             Input::Drain(reconnect_after) => {
                 self.push(now, notice::draining(u64::try_from(reconnect_after.as_millis()).unwrap_or(u64::MAX)));
+                None
+            }
+            Input::MoveAfter(after) => {
+                self.timers.set(Timer::Move, now + after);
                 None
             }
             Input::Restart => self.restart(now, router),
@@ -513,6 +529,8 @@ impl Connection {
                     let stalled = "slow consumer: nothing was taken for too long";
                     Some(self.close_for(now, router, Close::new(CloseCode::SlowConsumer, stalled), Ending::Stalled))
                 }
+                Timer::Fetch => self.fetched(now, router),
+                Timer::Move => self.move_on(now, router),
                 Timer::Restart => {
                     // What it asked since the drain ended.
                     if let Some(session) = self.session() {

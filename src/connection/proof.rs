@@ -185,8 +185,12 @@ impl Connection {
 
     /// When the broker no longer accepts the proof, if it ends.
     pub(super) fn proof_ends(&self, now: Instant) -> Option<Instant> {
-        let accepted = self.proven.as_ref()?.accepted_for(self.settings.moment(now));
-        now.checked_add(accepted)
+        self.proven.as_ref().and_then(|proven| self.proof_accepted_until(now, proven))
+    }
+
+    /// Until when a proof is accepted.
+    pub(super) fn proof_accepted_until(&self, now: Instant, proven: &Proven) -> Option<Instant> {
+        now.checked_add(proven.accepted_for(self.settings.moment(now)))
     }
 
     /// Forgets the proof of a session that has ended.

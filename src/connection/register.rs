@@ -6,11 +6,14 @@ use serde_json::{Value, json};
 
 use crate::audit::{Entry, Event};
 use crate::auth::{AuthError, Claim, Identity, Principal};
+use crate::connection::fetching::Fetching;
 use crate::connection::proof::Proven;
 use crate::connection::renew::Renewing;
 use crate::connection::timer::Timer;
 use crate::connection::{Connection, Effect, HandshakeToken, Phase, network_of};
-use crate::router::{LeaseHold, NotAttached, RefusedMessage, Registered, Registration, Resumption, Router, Wanted};
+use crate::router::{
+    Fetched, LeaseHold, NotAttached, RefusedMessage, Registered, Registration, Resumption, Router, Wanted,
+};
 use crate::telemetry::metrics::RegistrationOutcome;
 use wire::command::{Register, Resume, WillOption};
 use wire::{Close, CloseCode, Envelope, ErrorCode, Refusal, Triple, notice};
@@ -45,6 +48,8 @@ pub(super) struct Registering {
     claim: Claim,
     /// The number of the last reload when the verification began.
     reloads: u64,
+    /// What became of its session, if another node was asked for it.
+    pub(super) fetched: Option<Fetched>,
 }
 
 impl Registering {
@@ -52,7 +57,7 @@ impl Registering {
     pub(super) fn of(source: &str) -> Self {
         let claim = Claim { source: source.to_owned(), user: None, token: None, certificate: None };
         let (echo, resume, will) = (None, Resume::No, WillOption::Absent);
-        Self { source: source.to_owned(), id: None, echo, resume, will, claim, reloads: 0 }
+        Self { source: source.to_owned(), id: None, echo, resume, will, claim, reloads: 0, fetched: None }
     }
 
     /// The name to register under.
@@ -91,7 +96,7 @@ impl Connection {
         let differ = token.is_err();
         let token = token.unwrap_or_default();
         let claim = Claim { source: source.clone(), user: options.user, token, certificate };
-        let registering = Registering { source, id, echo, resume, will, claim, reloads };
+        let registering = Registering { source, id, echo, resume, will, claim, reloads, fetched: None };
         if differ {
             self.verifying = Some(Box::new(Verifying::Register(registering)));
             let why = "the tokens differ: all places of a connection that have a token (Authorization, the sub-protocol, \
@@ -236,7 +241,22 @@ impl Connection {
         }
     }
 
-    /// Registers a session. `lease`: that of its source, if it has one already.
+    fn registration(&self, registering: &Registering, identity: Identity) -> Registration {
+        Registration {
+            source: registering.source.clone(),
+            identity,
+            echo: registering.echo.unwrap_or_default(),
+            address: Some(self.address),
+            outbox: self.settings.outbox(),
+            will: match &registering.will {
+                WillOption::Given(text) => Some(text.clone()),
+                WillOption::Absent | WillOption::None => None,
+            },
+        }
+    }
+
+    /// Registers the session, or lets one continue, for which it may have to wait. `lease`: that of its source, if it has one
+    /// already.
     pub(super) fn attach(
         &mut self,
         now: Instant,
@@ -248,20 +268,22 @@ impl Connection {
         let (proven, principal) = (Proven::new(now, &identity), identity.principal.clone());
         // Only such a registration may have to wait for a lease.
         let again = identity.exclusive.then(|| identity.clone());
-        let registration = Registration {
-            source: registering.source.clone(),
-            identity,
-            echo: registering.echo.unwrap_or_default(),
-            address: Some(self.address),
-            outbox: self.settings.outbox(),
-            will: match &registering.will {
-                WillOption::Given(text) => Some(text.clone()),
-                WillOption::Absent | WillOption::None => None,
-            },
+        let Registering { resume, echo, will, reloads, fetched, .. } = &registering;
+        let elsewhere = match fetched {
+            Some(Fetched::Not(why)) => Some(*why),
+            Some(Fetched::Here) | None => None,
         };
-        let Registering { resume, echo, will, reloads, .. } = &registering;
         let keeps_will = *will == WillOption::Absent;
-        let wanted = Wanted { resume, echo: *echo, keeps_will, reloads: *reloads, lease };
+        let wanted = Wanted { resume, echo: *echo, keeps_will, reloads: *reloads, elsewhere, lease };
+        if fetched.is_none() {
+            let ends = proven.as_ref().and_then(|proven| self.proof_accepted_until(now, proven));
+            let ticket = router.fetch(&wanted, ends, || self.registration(&registering, identity.clone()));
+            if let Some(ticket) = ticket {
+                self.wait_for_session(now, Fetching { ticket, registering, identity, outcome: None });
+                return None;
+            }
+        }
+        let registration = self.registration(&registering, identity);
         let Registered { session, attachment, resumption } = match router.register(now, registration, &wanted) {
             Ok(Some(registered)) => registered,
             Ok(None) => {

@@ -5,7 +5,7 @@
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
@@ -34,6 +34,8 @@ pub struct Shutdown {
     step_us: AtomicU64,
     /// How many sessions have been told when to return.
     told: AtomicU64,
+    /// Sessions are closed one after the other, because other nodes take them over.
+    one_by_one: AtomicBool,
     notify: Notify,
 }
 
@@ -43,6 +45,7 @@ impl Default for Shutdown {
             stage: AtomicU8::new(Stage::Serving as u8),
             step_us: AtomicU64::new(0),
             told: AtomicU64::new(0),
+            one_by_one: AtomicBool::new(false),
             notify: Notify::new(),
         }
     }
@@ -67,6 +70,17 @@ impl Shutdown {
         let step = step(sessions);
         self.step_us.store(u64::try_from(step.as_micros()).unwrap_or(u64::MAX), Ordering::SeqCst);
         self.enter(Stage::Draining);
+    }
+
+    /// Begins the drain of this many sessions, which other nodes take over: each is closed at its time, and returns at once.
+    pub fn drain_one_by_one(&self, sessions: usize) {
+        self.one_by_one.store(true, Ordering::SeqCst);
+        self.drain(sessions);
+    }
+
+    /// Whether each session is closed when it should return, not all of them together.
+    pub fn is_one_by_one(&self) -> bool {
+        self.one_by_one.load(Ordering::SeqCst)
     }
 
     /// Closes all sessions.

@@ -21,9 +21,13 @@ pub(super) enum Timer {
     SlowConsumer,
     /// The connection closes for the restart, after one more look at its answers.
     Restart,
+    /// The connection closes, because another node takes its session over.
+    Move,
+    /// Another node has to have handed a session over.
+    Fetch,
 }
 
-const TIMERS: [Timer; 8] = [
+const TIMERS: [Timer; 10] = [
     Timer::Registration,
     Timer::Delay,
     Timer::Renewal,
@@ -32,6 +36,8 @@ const TIMERS: [Timer; 8] = [
     Timer::Pause,
     Timer::SlowConsumer,
     Timer::Restart,
+    Timer::Move,
+    Timer::Fetch,
 ];
 
 /// When each timer fires, if it is set.

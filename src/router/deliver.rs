@@ -22,6 +22,7 @@ impl Router {
     /// # Errors
     /// [`Denied`]; nothing was delivered then.
     pub fn route(&self, now: Instant, sender: &Arc<Session>, envelope: &Envelope<'_>) -> Result<Routed, Denied> {
+        let _steady = self.steady();
         self.deliver(now, sender, envelope, self.decide(sender, envelope))
     }
 

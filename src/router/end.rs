@@ -175,7 +175,7 @@ impl Router {
             self.presence.leave(session);
         }
         let rest = Rest { waited, given, asked };
-        match will.filter(|_| ending.publishes_will()) {
+        match will.filter(|_| ending.publishes_will() && !self.ends_by_drain(ending)) {
             Some(will) => self.publish_will(now, session, &will, rest),
             None => self.end_rest(now, session, rest),
         }

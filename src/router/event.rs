@@ -113,6 +113,7 @@ impl Router {
         if let Some(Err(fault)) = user.map(check_name) {
             return Err(Refusal::new(ErrorCode::InvalidEnvelope, format!("the user {fault}")));
         }
+        let _steady = self.steady();
         let facts = self.policy.facts(envelope.triple());
         if facts.protected {
             return Err(Refusal::new(ErrorCode::Forbidden, "a protected triple is never an event"));

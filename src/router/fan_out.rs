@@ -8,12 +8,15 @@ use crate::router::forms::Forms;
 use crate::router::index::{Matches, Subscription};
 use crate::router::outbox::{Kind, OnFull, Pressure, PushError};
 use crate::router::recipients::{Origin, Seen, may_repeat, offer_to_each};
+use crate::router::resume::transit::From;
 use crate::router::session::Session;
 use crate::router::{Router, Scope};
 
 /// One event on its way to its receivers.
-pub(super) struct Delivery {
+pub(super) struct Delivery<'n> {
     now: Instant,
+    /// The node of its publisher; `None` is this one.
+    from: From<'n>,
     on_full: OnFull,
     seen: Seen,
     pub(super) delivered: Delivered,
@@ -40,7 +43,7 @@ impl Router {
         forms: &mut Forms<'_>,
         facts: &Facts<'_>,
     ) -> Delivered {
-        let mut delivery = Delivery::new(now, facts.on_full, may_repeat(matches, facts.folded));
+        let mut delivery = Delivery::new(now, None, facts.on_full, may_repeat(matches, facts.folded));
         self.give_to_each(Origin::Session(sender), matches, forms, &mut delivery);
         delivery.delivered
     }
@@ -52,7 +55,7 @@ impl Router {
         origin: Origin<'_>,
         matches: &Matches,
         forms: &mut Forms<'_>,
-        delivery: &mut Delivery,
+        delivery: &mut Delivery<'_>,
     ) {
         let target = forms.envelope.target();
         let serve = |chosen: &Arc<Subscription>| chosen.session.serve(self.ids.stamp());
@@ -60,10 +63,10 @@ impl Router {
     }
 }
 
-impl Delivery {
+impl<'n> Delivery<'n> {
     /// `may_repeat`: a session may be in the lists twice.
-    pub(super) fn new(now: Instant, on_full: OnFull, may_repeat: bool) -> Self {
-        Self { now, on_full, seen: Seen::new(may_repeat), delivered: Delivered::default() }
+    pub(super) fn new(now: Instant, from: From<'n>, on_full: OnFull, may_repeat: bool) -> Self {
+        Self { now, from, on_full, seen: Seen::new(may_repeat), delivered: Delivered::default() }
     }
 
     /// Pushes the event to the session of a subscription, unless it has it. Returns `false` if the session is ending, or may
@@ -109,9 +112,9 @@ impl Delivery {
             let is_given = remote.event(subscription, &forms.sent());
             return if is_given { Ok(Pressure::Relieved) } else { Err(PushError::Closed) };
         }
-        let content = (forms.for_receiver(subscription), Kind::Event);
+        let content = (forms.for_receiver(subscription), self.on_full, Kind::Event);
         let may = || subscription.may_receive(forms.envelope.triple(), forms.scope);
-        subscription.session.push_if(self.now, content, self.on_full, may)
+        subscription.session.push_from(self.now, self.from, content, may)
     }
 }
 

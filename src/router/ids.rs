@@ -191,6 +191,11 @@ impl Ids {
         Zeroizing::new(self.random.lock().random())
     }
 
+    /// A name for this start of a node, which no other start has.
+    pub(super) fn start(&self) -> [u8; 16] {
+        self.random.lock().random()
+    }
+
     pub(super) fn session(&self) -> SessionId {
         let bytes: [u8; 16] = self.random.lock().random();
         SessionId(uuid::Builder::from_random_bytes(bytes).into_uuid())

@@ -11,38 +11,42 @@
 //!
 //! 1. `Resumable::line`. Held while one message of a resumable session is counted and routed, while another connection takes
 //!    the session over, and when it goes away. Nobody holds two of them.
-//! 2. `Log::state`, of one log of `history` at a time. Held over the entry of an event, the look-up of its subscribers and
+//! 2. `Moves::steady`, in a cluster. Held for reading over the publication of an event of this node, and for writing over what
+//!    marks that a session has moved. No thread takes it twice.
+//! 3. `Log::state`, of one log of `history` at a time. Held over the entry of an event, the look-up of its subscribers and
 //!    the pushes, and over a subscription's reply, replay and entry in the index.
-//! 3. `History::due`, `History::known`, `History::epochs`, a shard of `History::logs`. No other lock is taken while one of
+//! 4. `History::due`, `History::known`, `History::epochs`, a shard of `History::logs`. No other lock is taken while one of
 //!    them is held. `History::relieving` comes before `Log::state`; nobody waits for it.
-//! 4. `Retained::order`, by triple. Held over the pushes of a retained event, so that the value that is kept at last is
+//! 5. `Retained::order`, by triple. Held over the pushes of a retained event, so that the value that is kept at last is
 //!    the one that is delivered last.
-//! 5. `Pending::progress`. Held over a change of a request's state, which takes locks of both sessions, and over the push
+//! 6. `Pending::progress`. Held over a change of a request's state, which takes locks of both sessions, and over the push
 //!    of a reply.
-//! 6. `Presence::by_user`, a shard, then `Presence::by_source`, a shard. Whatever looks at all sessions may take locks of a
+//! 7. `Presence::by_user`, a shard, then `Presence::by_source`, a shard. Whatever looks at all sessions may take locks of a
 //!    session while it holds the first, one after the other: counts and samples (`Router::size`, `Router::gauges`), a choice of
 //!    sessions (`operator`, `explain`), and what bounds memory. A session that registers takes `Resumes::away`.
-//! 7. `Session::holds`. Held over subscribing, from the check until the subscription is in the index, and over a change of
+//! 8. `Session::holds`. Held over subscribing, from the check until the subscription is in the index, and over a change of
 //!    permissions, with the decision on them (`Verifier::review`), of the proof, or of a channel's scope.
-//! 8. `Retained::gate`. A subscription holds it for writing over its reply and its entry in the index; a retained event
+//! 9. `Retained::gate`. A subscription holds it for writing over its reply and its entry in the index; a retained event
 //!    holds it for reading over its value and the look-up of its subscribers. A channel that gets another scope holds it for
 //!    writing over the removal of its values.
-//! 9. `Retained::buckets`, then one bucket, then `Accounts::state`. `Cleared` comes after `Retained::order`.
-//! 10. `Turns::state`, then `Requests::blocked`.
-//! 11. `Requests::by_deadline`, a shard.
-//! 12. `HeldPresence::changes`. Held over the push of a presence event to its session.
-//! 13. `Gather::state`. Held over the push of a reply or of the end.
-//! 14. `Names::folded`.
-//! 15. `Index::by_key`, a shard, then `Index::counts`.
-//! 16. `Peer::sessions`. Held over the making of a stand-in.
-//! 17. `Announced`, then `Acknowledged` of one peer. Held over the messages that tell all peers of a change.
-//! 18. `Peer::reports`, then `Outbox::state`. Held over the check whether its session may receive a frame. Tasks are woken after its release.
-//! 19. `Session::permissions`, `Session::proof`, `Session::address`, `HintAllowance::full_at`, `Hints::logged`, `Ids::random`,
+//! 10. `Retained::buckets`, then one bucket, then `Accounts::state`. `Cleared` comes after `Retained::order`.
+//! 11. `Turns::state`, then `Requests::blocked`.
+//! 12. `Requests::by_deadline`, a shard.
+//! 13. `HeldPresence::changes`. Held over the push of a presence event to its session.
+//! 14. `Gather::state`. Held over the push of a reply or of the end.
+//! 15. `Names::folded`.
+//! 16. `Index::by_key`, a shard, then `Index::counts`.
+//! 17. `Peer::sessions`. Held over the making of a stand-in.
+//! 18. `Announced`, then `Acknowledged` of one peer. Held over the messages that tell all peers of a change.
+//! 19. `Moves::state`. Held over the question for a session that another node has.
+//! 20. `Transit::state`. Held over the pushes of what a session that has moved waited for.
+//! 21. `Peer::reports`, then `Outbox::state`. Held over the check whether its session may receive a frame. Tasks are woken after its release.
+//! 22. `Session::permissions`, `Session::proof`, `Session::address`, `HintAllowance::full_at`, `Hints::logged`, `Ids::random`,
 //!     `Commits::queue`, `Forgotten::lost`, `DiskReads`, `PendingCommits::waiting`, `EndedSessions`, `Resumes::away`,
 //!     `Resumes::by_id`, a shard, those of `resume::kept`, `Calls`, `Call::state`, `Leases::state`, `Cleared`,
 //!     `Peer::wants`, `Peer::leaving`, `Peer::asked`, `CutOff::state`, `ChangedLoads`, `PressedElsewhere::receivers`,
-//!     `Adapters`, those of a [`Backplane`]. No other lock is taken while one of them is held.
-//! 20. `Taps::list`, then `Queue::waiting` of one tap; and a ring of the flight recorder, which a worker takes only if nobody
+//!     `Adapters`, that of a [`MoveTicket`], those of a [`Backplane`]. No other lock is taken while one of them is held.
+//! 23. `Taps::list`, then `Queue::waiting` of one tap; and a ring of the flight recorder, which a worker takes only if nobody
 //!     has it, or for some microseconds. No other lock is taken while one of them is held.
 
 mod access;
@@ -93,7 +97,7 @@ mod wake;
 mod will;
 
 pub use activity::QueueSample;
-pub use backplane::{Backplane, Lost};
+pub use backplane::{Backplane, Fetched, Lost, MoveTicket, Steady};
 pub use call::{CallOutcome, Gathered};
 pub use change::Reason;
 pub use commit::{Batch, CommitQueue, CommitTicket, Loading, Uncommitted};
@@ -481,7 +485,8 @@ impl Router {
     pub fn deadline(&self) -> Option<Instant> {
         self.requests.deadline(|| {
             let others = self.resume_deadline().into_iter().chain(self.history.deadline());
-            others.chain(self.cut_off_deadline()).chain(self.pressure_deadline()).min()
+            let others = others.chain(self.cut_off_deadline()).chain(self.pressure_deadline());
+            others.chain(self.moves_deadline()).min()
         })
     }
 

@@ -44,6 +44,7 @@ impl Router {
             if session.commits.any() || self.is_durable(&will, &facts) {
                 return Ok(false);
             }
+            let _steady = self.steady();
             let matches = self.subscribers(&facts, scope);
             // Nobody is left to wait for receivers whose queues are over half.
             self.publish(now, session, &will, scope, &matches, &facts)?;

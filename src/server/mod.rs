@@ -233,7 +233,7 @@ impl Server {
         let unjoined = config.cluster.is_on().then(|| Unjoined::open(&config)).transpose()?;
         let (router, joining) = match unjoined {
             Some(unjoined) => {
-                let router = router.with_backplane(unjoined.backplane()).with_leases(unjoined.leases());
+                let router = unjoined.connect(router);
                 let (router, queue) = router.with_commits();
                 (router, Some((unjoined, queue)))
             }

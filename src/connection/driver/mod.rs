@@ -203,6 +203,7 @@ enum Turn {
     Committed,
     Looked,
     Leased,
+    Fetched,
     Gone(Ended),
 }
 
@@ -232,7 +233,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<'_, S> {
                     stage = Stage::Closing;
                     reached.set(self.context.shutdown.reached(stage));
                     let reconnect_after = self.context.shutdown.reconnect_after();
-                    self.handle(now(), Input::Drain(reconnect_after))
+                    match self.context.shutdown.is_one_by_one() {
+                        true => self.handle(now(), Input::MoveAfter(reconnect_after)),
+                        false => self.handle(now(), Input::Drain(reconnect_after)),
+                    }
                 }
                 Turn::Stage => {
                     stage = Stage::Serving;
@@ -259,6 +263,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<'_, S> {
                 Turn::Committed => self.handle(now(), Input::Committed),
                 Turn::Looked => self.handle(now(), Input::Looked),
                 Turn::Leased => self.handle(now(), Input::Leased),
+                Turn::Fetched => self.handle(now(), Input::Fetched),
                 Turn::Gone(ended) => return self.ending(ended),
             };
             match effect {
@@ -325,6 +330,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<'_, S> {
         }
         if connection.poll_lease(cx).is_ready() {
             return Poll::Ready(Turn::Leased);
+        }
+        if connection.poll_fetch(cx).is_ready() {
+            return Poll::Ready(Turn::Fetched);
         }
         if socket.is_writing() {
             if let Poll::Ready(end) = connection.poll_end(cx) {

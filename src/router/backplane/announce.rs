@@ -99,10 +99,11 @@ impl Announced {
     pub(super) fn snapshot(&self, plane: &dyn Backplane, node: &str) {
         let current = self.0.lock();
         let wanted = current.wanted.keys().map(|want| want.change(true));
-        let sessions = current.sessions.values().map(|session| Change::Joined(application(session)));
-        let narrowed: BTreeMap<_, _> = current
-            .chosen
-            .values()
+        // A session that has gone is announced by its new node.
+        let is_here = |session: &Session| session.transit().is_none_or(|transit| !transit.has_gone());
+        let sessions = current.sessions.values().filter(|it| is_here(it)).map(|it| Change::Joined(application(it)));
+        let chosen = || current.chosen.values().filter(|it| is_here(&it.session));
+        let narrowed: BTreeMap<_, _> = chosen()
             .filter(|it| it.is_checked())
             .map(|it| (*it.session.id.as_bytes(), it.session.permissions()))
             .collect();
@@ -110,7 +111,7 @@ impl Announced {
         let narrowed =
             narrowed.map(|(session, it)| Change::Narrowed { session: *session, narrowing: Narrowing::of(it) });
         // Sessions come before what narrows them, and that before their subscriptions.
-        let chosen = current.chosen.values().map(|it| Change::Subscribed(subscribed(it)));
+        let chosen = chosen().map(|it| Change::Subscribed(subscribed(it)));
         let changes = wanted.chain(sessions).chain(narrowed).chain(chosen).collect();
         plane.send_snapshot(node, Message::Snapshot { changes }.write());
         // The peer is told next time how busy they are.
@@ -202,6 +203,39 @@ impl Router {
         } else if current.sessions.remove(&session.number).is_some() {
             cluster.tell_all(None, Change::Left { session: *session.id.as_bytes() });
         }
+    }
+
+    /// A session has arrived from another node. Its subscriptions are in the index.
+    pub(super) fn announce_moved(&self, session: &Arc<Session>, from: &str) {
+        let Some(cluster) = &self.cluster else { return };
+        let held = session.holds.lock().subscriptions.clone();
+        let mut current = cluster.announced.0.lock();
+        current.sessions.insert(session.number, Arc::clone(session));
+        let is_chosen = |it: &&Arc<Subscription>| it.is_handler() || it.group.is_some();
+        for subscription in held.iter().filter(|it| !is_chosen(it)) {
+            let wants = wants_of(&self.policy, subscription);
+            for want in &wants {
+                let count = current.wanted.entry(want.clone()).or_default();
+                *count += 1;
+                if *count == 1 {
+                    cluster.tell_all(None, want.change(true));
+                }
+            }
+            if !wants.is_empty() {
+                current.of_subscriptions.insert(subscription.serial, wants);
+            }
+        }
+        let chosen: Vec<_> = held.iter().filter(is_chosen).collect();
+        current.chosen.extend(chosen.iter().map(|it| (it.serial, Arc::clone(it))));
+        let subscribed = chosen.iter().map(|it| subscribed(it)).collect();
+        cluster.tell_all(None, Change::Moved { from, application: application(session), subscribed });
+    }
+
+    /// Calls `tell` while no change is told to peers.
+    pub(super) fn while_nothing_changes(&self, tell: impl FnOnce()) {
+        let Some(cluster) = &self.cluster else { return };
+        let _current = cluster.announced.0.lock();
+        tell();
     }
 
     /// How a session is has changed. `is_answered`: the session waits for a reply.

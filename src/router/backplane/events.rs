@@ -4,15 +4,17 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::message::{Message, Sent, SentScope};
-use super::peer::Peer;
+use super::peer::{Lost, Peer};
 use crate::router::fan_out::Delivery;
 use crate::router::forms::Forms;
 use crate::router::index::receivers::Receivers;
 use crate::router::index::{Matches, Subscription};
+use crate::router::outbox::OnFull;
 use crate::router::recipients::{Origin, may_repeat};
 use crate::router::session::Session;
 use crate::router::{Router, Scope, SubscriptionId};
-use wire::{DecodeLimits, Envelope, decode};
+use crate::websocket::Frame;
+use wire::{DecodeLimits, Envelope, decode, notice};
 
 impl<'a> From<Scope<'a>> for SentScope<'a> {
     fn from(scope: Scope<'a>) -> Self {
@@ -76,7 +78,7 @@ impl Router {
             SentScope::User(_) | SentScope::Shared(_) => self.subscribers(&facts, event.scope.scope()),
         };
         let mut forms = Forms::new(&envelope, event.source, event.scope.scope());
-        let mut delivery = Delivery::new(now, facts.on_full, may_repeat(&matches, facts.folded));
+        let mut delivery = Delivery::new(now, Some(peer.node()), facts.on_full, may_repeat(&matches, facts.folded));
         self.give_to_each(Origin::Node, &matches, &mut forms, &mut delivery);
         self.report_pressed(now, peer, event.sender, &delivery.delivered.pressed);
     }
@@ -97,7 +99,7 @@ impl Router {
         let scope = event.scope.scope();
         let matches = self.subscribers(&facts, scope);
         let mut forms = Forms::new(&envelope, event.source, scope);
-        let mut delivery = Delivery::new(now, facts.on_full, false);
+        let mut delivery = Delivery::new(now, Some(peer.node()), facts.on_full, false);
         let mut members: Vec<_> = members_here(&matches, group).collect();
         let chosen = SubscriptionId::from_number(subscription);
         members.sort_by_key(|member| member.id != chosen);
@@ -119,9 +121,21 @@ impl Router {
         let Some(group) = lists().find(|it| it.id == id).and_then(|it| it.group.clone()) else { return };
         let is_elsewhere = |it: &&Arc<Subscription>| it.session.remote().is_none_or(|remote| !remote.is_at(peer));
         let mut forms = Forms::new(&envelope, event.source, scope);
-        let mut delivery = Delivery::new(now, facts.on_full, false);
+        let mut delivery = Delivery::new(now, None, facts.on_full, false);
         let mut members = lists().filter(|it| it.group.as_ref() == Some(&group)).filter(is_elsewhere);
         members.any(|member| delivery.push(member, &mut forms));
+    }
+
+    /// Tells the sessions that want to know that events may be missing.
+    pub(super) fn tell_gap(&self, now: Instant, lost: Lost) {
+        let triple = notice::triple("Cluster", "Gap");
+        let matches = self.subscribers(&self.policy.facts(&triple), Scope::Shared(None));
+        let frame = Frame::from(notice::gap(&humantime::format_rfc3339_millis(lost.since).to_string()));
+        let named = |it: &&Arc<Subscription>| it.pattern.topic.as_deref() == Some("Cluster");
+        for subscription in matches.iter().flat_map(Receivers::iter).filter(named) {
+            // A session that is ending receives nothing more.
+            subscription.session.push(now, frame.clone(), OnFull::Close).ok();
+        }
     }
 }
 

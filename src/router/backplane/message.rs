@@ -8,6 +8,7 @@ use wire::{Pattern, command};
 use zeroize::Zeroizing;
 
 use super::load::Load;
+use super::moving::message::Moving;
 use super::narrowing::Narrowing;
 
 /// The bytes of a message beside its longest text.
@@ -113,6 +114,8 @@ pub(in crate::router) enum Message<'a> {
         lease: LeaseOf<'a>,
         answer: LeaseGiven,
     },
+    /// A session moves from one node to another.
+    Moving(#[serde(borrow)] Moving<'a>),
 }
 
 /// Whether a node has given a lease up.
@@ -210,6 +213,15 @@ pub(in crate::router) enum Change<'a> {
     Subscribed(#[serde(borrow)] Subscribed<'a>),
     /// Such a subscription has ended.
     Unsubscribed { session: Id, subscription: u64 },
+    /// A session has arrived from another node, with those of its subscriptions that other nodes choose.
+    Moved {
+        /// The node where it was.
+        from: &'a str,
+        #[serde(borrow)]
+        application: Application<'a>,
+        #[serde(borrow)]
+        subscribed: Vec<Subscribed<'a>>,
+    },
 }
 
 /// A registered session.
@@ -287,6 +299,7 @@ impl Message<'_> {
             | Self::AskLease { .. }
             | Self::Lease { .. } => 0,
             Self::Control(bytes) => bytes.len(),
+            Self::Moving(moving) => moving.text_len(),
         };
         // Never grown where a text may be secret, which would leave a copy behind.
         let buffer = Vec::with_capacity(text + ROOM);

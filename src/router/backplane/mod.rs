@@ -9,7 +9,7 @@
 //! `message` is what is said, `peer` what is known of a peer, `acknowledged` which changes it has taken, `cut_off` what is
 //! remembered of one that is lost, `events` and `requests` are how both cross a link. `narrowing` is what sessions elsewhere may
 //! receive, `load` how busy they are, `pressure` how publishers wait for their queues. `retained` are the values that a cluster
-//! keeps. Nothing here waits: what a link cannot
+//! keeps, `moving` is how a session gets to another node. Nothing here waits: what a link cannot
 //! take breaks it, and its peer's stand-ins end.
 
 mod acknowledged;
@@ -18,6 +18,7 @@ mod cut_off;
 mod events;
 pub(super) mod load;
 pub(super) mod message;
+pub(super) mod moving;
 mod narrowing;
 mod peer;
 pub(super) mod pressure;
@@ -39,6 +40,8 @@ use announce::Announced;
 use cut_off::CutOff;
 use load::ChangedLoads;
 use message::Message;
+use moving::Moves;
+pub use moving::{Fetched, MoveTicket, Steady};
 pub use peer::Lost;
 pub(super) use peer::Peer;
 use pressure::Adapters;
@@ -74,6 +77,7 @@ pub(super) struct Cluster {
     adapters: Adapters,
     /// Told when the bucket of retained values has to be read on.
     values_missed: Notify,
+    moves: Moves,
 }
 
 impl Cluster {
@@ -86,6 +90,7 @@ impl Cluster {
             loads: Arc::default(),
             adapters: Adapters::default(),
             values_missed: Notify::new(),
+            moves: Moves::default(),
         }
     }
 
@@ -211,6 +216,7 @@ impl Router {
             Message::ReadValues => self.note_values_missed(),
             Message::AskLease { claim, lease } => self.lease_asked(now, &peer, claim, lease),
             Message::Lease { claim, lease, answer } => self.lease_told(now, &peer, claim, lease, answer),
+            Message::Moving(moving) => self.moving_from(now, &peer, &moving),
         }
         true
     }

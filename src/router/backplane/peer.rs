@@ -14,15 +14,12 @@ use super::pressure::Reports;
 use super::remote::Remote;
 use crate::auth::Permissions;
 use crate::router::end::Ending;
-use crate::router::index::receivers::Receivers;
 use crate::router::index::{Listing, Observes, Subscription};
-use crate::router::outbox::OnFull;
 use crate::router::presence::{Application as Row, Change as Presence, Who};
 use crate::router::request::pending::Pending;
 use crate::router::session::{Role, Session};
-use crate::router::{ApplicationState, Router, Scope, SessionId, SubscriptionId};
-use crate::websocket::Frame;
-use wire::{check_name, command, notice};
+use crate::router::{ApplicationState, Router, SessionId, SubscriptionId};
+use wire::{check_name, command};
 
 /// How much is known of one peer at most: of its sessions, and of what else it announces. It bounds what a defect of a peer
 /// costs this node; a peer within its own limits does not reach it.
@@ -64,17 +61,17 @@ struct Wants {
 type Sessions = BTreeMap<Id, Elsewhere>;
 
 /// A session of a peer.
-struct Elsewhere {
+pub(super) struct Elsewhere {
     source: Arc<str>,
     user: Option<Arc<str>>,
     since: SystemTime,
     state: State,
     /// Its place among presence events.
-    number: u64,
+    pub(super) number: u64,
     /// What narrows its subscriptions that this node chooses.
     permissions: Option<Arc<Permissions>>,
     /// Its stand-in, once it handles requests, is in a group, or publishers here wait for its queue.
-    stand_in: Option<Arc<Session>>,
+    pub(super) stand_in: Option<Arc<Session>>,
 }
 
 /// Why the link to a peer is no longer there, and since when nothing is certain.
@@ -158,10 +155,26 @@ impl Peer {
         }));
     }
 
+    /// Whether it has announced a session.
+    pub(super) fn has(&self, session: Id) -> bool {
+        self.sessions.lock().contains_key(&session)
+    }
+
+    /// Takes a session off the list.
+    pub(super) fn take_session(&self, session: Id) -> Option<Elsewhere> {
+        self.sessions.lock().remove(&session)
+    }
+
     /// The stand-in of a session that was given a request.
     pub(super) fn stand_in(&self, session: Id) -> Option<Arc<Session>> {
+        self.stand_ins(session).next()
+    }
+
+    /// The stand-ins of a session: the present one, and the one that it had before it moved away and returned.
+    pub(super) fn stand_ins(&self, session: Id) -> impl Iterator<Item = Arc<Session>> + use<> {
         let present = self.sessions.lock().get(&session).and_then(|it| it.stand_in.clone());
-        present.or_else(|| self.leaving.lock().get(&session).cloned())
+        let leaving = self.leaving.lock().get(&session).cloned();
+        present.into_iter().chain(leaving)
     }
 }
 
@@ -184,14 +197,14 @@ impl Router {
         let mut joined = Vec::new();
         for change in changes {
             match change {
-                Change::Joined(application) => joined.extend(self.add_elsewhere(peer, application)),
+                Change::Joined(application) => joined.extend(self.joined_elsewhere(now, peer, application)),
                 other => self.changed(now, peer, other),
             }
         }
         self.note_values_missed();
         // Told only now, so that a session that is told can reach the handlers of the one that joined.
         for who in joined {
-            self.tell_presence_of(now, &who, Presence::Joined);
+            self.tell_presence_of(now, &who, Some(peer.node()), Presence::Joined);
         }
     }
 
@@ -202,6 +215,7 @@ impl Router {
         peer.window.outbox().set_pressed(now, false);
         self.leases_unanswered(peer);
         self.note_values_missed();
+        self.moves_lost(now, peer);
         if let Some(cluster) = &self.cluster {
             cluster.cut_off.lost(now, peer.node());
         }
@@ -213,7 +227,7 @@ impl Router {
                 cluster.cut_off.remember(peer.node(), stand_in);
             }
             // `Left` comes before the ends of its requests, as everywhere.
-            self.tell_left(now, id, session);
+            self.tell_left(now, peer, id, session);
             if let Some(stand_in) = &stand_in {
                 self.end_session(now, stand_in, Ending::Lost);
             }
@@ -238,8 +252,8 @@ impl Router {
                 Wants::change(channels, channel, *wanted);
             }
             Change::Joined(application) => {
-                if let Some(who) = self.add_elsewhere(peer, application) {
-                    self.tell_presence_of(now, &who, Presence::Joined);
+                if let Some(who) = self.joined_elsewhere(now, peer, application) {
+                    self.tell_presence_of(now, &who, Some(peer.node()), Presence::Joined);
                 }
             }
             Change::Left { session } => {
@@ -259,6 +273,9 @@ impl Router {
                 }
             }
             Change::Subscribed(subscribed) => self.subscribed_elsewhere(now, peer, subscribed),
+            Change::Moved { from, application, subscribed } => {
+                self.moved_elsewhere(now, peer, from, (application, subscribed));
+            }
             Change::Unsubscribed { session, subscription } => {
                 if let Some(session) = peer.stand_in(*session) {
                     let id = SubscriptionId::from_number(*subscription);
@@ -268,14 +285,20 @@ impl Router {
         }
     }
 
-    /// Notes a session of a peer. Returns what others are told of it; `None` if nothing is known of it.
-    fn add_elsewhere<'a>(&self, peer: &Peer, application: &Application<'a>) -> Option<Who<'a>> {
+    /// Notes a session of a peer. `number`: its place among presence events, if it has one. Returns what others are told of it;
+    /// `None` if nothing is known of it.
+    pub(super) fn add_elsewhere<'a>(
+        &self,
+        peer: &Peer,
+        application: &Application<'a>,
+        number: Option<u64>,
+    ) -> Option<Who<'a>> {
         let Application { session, source, user, since_ms, state } = *application;
         if check_name(source).is_err() || user.is_some_and(|user| check_name(user).is_err()) {
             return None;
         }
         let since = SystemTime::UNIX_EPOCH + Duration::from_millis(since_ms.min(SINCE_MAX));
-        let (number, user) = (self.ids.stamp(), user.map(Arc::from));
+        let (number, user) = (number.unwrap_or_else(|| self.ids.stamp()), user.map(Arc::from));
         let elsewhere = Elsewhere {
             source: Arc::from(source),
             user: user.clone(),
@@ -296,26 +319,30 @@ impl Router {
     /// A session of a peer has ended. Its node has yet to say what became of the requests that it was given.
     fn left_elsewhere(&self, now: Instant, peer: &Peer, id: Id, left: Elsewhere) {
         if let Some(stand_in) = &left.stand_in {
-            // From here on it is given nothing more.
-            stand_in.holds.lock().close();
-            stand_in.outbox().set_pressed(now, false);
-            self.end_stand_ins_subscription(now, stand_in, |_| true);
-            let mut leaving = peer.leaving.lock();
-            leaving.retain(|_, session| session.busy() > 0);
-            if stand_in.busy() > 0 {
-                leaving.insert(id, Arc::clone(stand_in));
-            }
+            self.retire(now, peer, id, stand_in);
         }
-        self.tell_left(now, id, left);
+        self.tell_left(now, peer, id, left);
     }
 
-    fn tell_left(&self, now: Instant, id: Id, left: Elsewhere) {
+    /// From here on, a stand-in is given nothing more.
+    pub(super) fn retire(&self, now: Instant, peer: &Peer, id: Id, stand_in: &Arc<Session>) {
+        stand_in.holds.lock().close();
+        stand_in.outbox().set_pressed(now, false);
+        self.end_stand_ins_subscription(now, stand_in, |_| true);
+        let mut leaving = peer.leaving.lock();
+        leaving.retain(|_, session| session.busy() > 0);
+        if stand_in.busy() > 0 {
+            leaving.insert(id, Arc::clone(stand_in));
+        }
+    }
+
+    fn tell_left(&self, now: Instant, peer: &Peer, id: Id, left: Elsewhere) {
         let id = SessionId::from_bytes(id);
         let who = Who { number: left.number, id, source: &left.source, user: left.user };
-        self.tell_presence_of(now, &who, Presence::Left);
+        self.tell_presence_of(now, &who, Some(peer.node()), Presence::Left);
     }
 
-    fn subscribed_elsewhere(&self, now: Instant, peer: &Arc<Peer>, subscribed: &Subscribed<'_>) {
+    pub(super) fn subscribed_elsewhere(&self, now: Instant, peer: &Arc<Peer>, subscribed: &Subscribed<'_>) {
         let id = SubscriptionId::from_number(subscribed.id);
         let Some(session) = self.stand_in_for(now, peer, subscribed.session) else { return };
         let mut holds = session.holds.lock();
@@ -389,18 +416,6 @@ impl Router {
         let mut session = self.session(now, role, registration, None);
         session.remote = Some(Box::new(remote));
         session
-    }
-
-    /// Tells the sessions that want to know that events may be missing.
-    pub(super) fn tell_gap(&self, now: Instant, lost: Lost) {
-        let triple = notice::triple("Cluster", "Gap");
-        let matches = self.subscribers(&self.policy.facts(&triple), Scope::Shared(None));
-        let frame = Frame::from(notice::gap(&humantime::format_rfc3339_millis(lost.since).to_string()));
-        let named = |it: &&Arc<Subscription>| it.pattern.topic.as_deref() == Some("Cluster");
-        for subscription in matches.iter().flat_map(Receivers::iter).filter(named) {
-            // A session that is ending receives nothing more.
-            subscription.session.push(now, frame.clone(), OnFull::Close).ok();
-        }
     }
 }
 

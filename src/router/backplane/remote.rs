@@ -147,6 +147,11 @@ impl Remote {
         Arc::ptr_eq(&self.peer, peer)
     }
 
+    /// The node of the session.
+    pub(in crate::router) fn node(&self) -> &str {
+        self.peer.node()
+    }
+
     fn say(&self, message: &Message<'_>) -> bool {
         self.peer.send(message)
     }

@@ -145,7 +145,6 @@ impl Router {
 
 /// A request that this node gave to a handler of a peer.
 fn given_to(peer: &Peer, part: Part) -> Option<(Arc<Session>, Arc<Pending>)> {
-    let session = peer.stand_in(part.handler)?;
-    let pending = session.given(RequestId::from_number(part.request))?;
-    Some((session, pending))
+    let request = RequestId::from_number(part.request);
+    peer.stand_ins(part.handler).find_map(|session| session.given(request).map(|pending| (session, pending)))
 }

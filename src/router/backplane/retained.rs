@@ -106,7 +106,7 @@ impl Router {
         let look_up = || is_event.then(|| self.subscribers(&facts, scope));
         let matches = self.retained.revise(now, &self.policy, &place, (value, revision), look_up);
         if let Some(matches) = matches {
-            let mut delivery = Delivery::new(now, facts.on_full, may_repeat(&matches, facts.folded));
+            let mut delivery = Delivery::new(now, Some(peer.node()), facts.on_full, may_repeat(&matches, facts.folded));
             self.give_to_each(Origin::Node, &matches, &mut forms, &mut delivery);
             self.report_pressed(now, peer, event.sender, &delivery.delivered.pressed);
         }

@@ -74,6 +74,7 @@ impl Router {
     ) -> Result<Routed, Refusal> {
         let envelope = decode(&event.text, DecodeLimits::OWN).map_err(|malformed| malformed.refusal)?;
         let facts = self.policy.facts(envelope.triple());
+        let _steady = self.steady();
         let routed = match (planned, &event.to) {
             (_, To::Removed(user)) => {
                 let (removed, waits_for) = match self.is_clustered() {

@@ -113,7 +113,7 @@ impl Router {
             Some(users) => users.to_vec(),
             None => self.users_with_logs(&facts.canonical.channel).into_iter().collect(),
         };
-        let mut delivery = Delivery::new(now, facts.on_full, true);
+        let mut delivery = Delivery::new(now, None, facts.on_full, true);
         let mut give = |audiences: &[Audience<'_>], forms: Forms<'_>| {
             let matches = self.events.matches(audiences, &facts.canonical, facts.folded);
             self.give_to_each(Origin::Session(adapter), &matches, &mut { forms }, &mut delivery);

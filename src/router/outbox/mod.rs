@@ -37,6 +37,7 @@ pub(super) use look::Fate;
 pub use push::{Pressure, PushError};
 pub use take::Taken;
 pub use taker::Taker;
+pub(super) use window::moving;
 pub(super) use window::{Shed, Unresumable, Window};
 
 /// The bounds of an outbound queue.

@@ -103,7 +103,7 @@ impl Outbox {
 }
 
 impl State {
-    fn push(
+    pub(super) fn push(
         &mut self,
         now: Instant,
         limits: OutboxLimits,

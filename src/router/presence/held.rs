@@ -10,6 +10,7 @@ use std::time::Instant;
 
 use super::{Change, Who};
 use crate::router::outbox::{Kind, OnFull, PushError};
+use crate::router::resume::transit::From;
 use crate::router::session::Session;
 use crate::router::sync::Mutex;
 use crate::websocket::Frame;
@@ -35,7 +36,20 @@ pub(in crate::router) struct HeldPresence {
 
 impl HeldPresence {
     /// Gives a receiver the event that a session joined or left: at once, or when its queue is under half.
-    pub(super) fn give(&self, now: Instant, receiver: &Session, of: &Who<'_>, change: Change, frame: Frame) {
+    pub(super) fn give(
+        &self,
+        now: Instant,
+        receiver: &Session,
+        (of, from): (&Who<'_>, From<'_>),
+        change: Change,
+        frame: Frame,
+    ) {
+        if receiver.is_moving() {
+            let may = || receiver.may_know(&receiver.permissions(), of.user.as_deref());
+            // A session that is ending receives nothing more, and what its other node delivers comes from there.
+            receiver.push_from(now, from, (frame, OnFull::Close, Kind::Event), may).ok();
+            return;
+        }
         let mut changes = self.changes.lock();
         let held = Held { change, frame, user: of.user.clone() };
         if changes.is_empty() && !receiver.outbox().is_over_half() {

@@ -9,6 +9,7 @@ use std::time::{Instant, SystemTime};
 use dashmap::DashMap;
 
 use crate::router::index::receivers::Receivers;
+use crate::router::resume::transit::From;
 use crate::router::session::{Role, Session};
 use crate::router::{Limits, Router, Scope, SessionId};
 use crate::telemetry::recorder::What;
@@ -256,6 +257,13 @@ impl Presence {
         Ok(displaced)
     }
 
+    /// Lists a session that comes from another node, which had room for it.
+    pub(super) fn list_moved(&self, session: &Arc<Session>) {
+        let mut sources = self.by_user.entry(user_of(session)).or_default();
+        sources.entry(Arc::clone(&session.source)).or_default().insert(session.number, Arc::clone(session));
+        *self.by_source.entry(Arc::clone(&session.source)).or_default() += 1;
+    }
+
     pub(super) fn leave(&self, session: &Session) {
         self.by_user.remove_if_mut(&user_of(session), |_, sources| {
             if let Some(sessions) = sources.get_mut(&session.source) {
@@ -337,13 +345,14 @@ impl Router {
 
     /// Tells the subscribers that a session has joined or left. A service concerns every user.
     pub(super) fn tell_presence(&self, now: Instant, session: &Arc<Session>, change: Change) {
+        let _steady = self.steady();
         self.announce_session(session, change == Change::Joined);
         let who = Who { number: session.number, id: session.id, source: &session.source, user: user_of(session) };
-        self.tell_presence_of(now, &who, change);
+        self.tell_presence_of(now, &who, None, change);
     }
 
-    /// Tells the subscribers that a session of this node or another one has joined or left.
-    pub(super) fn tell_presence_of(&self, now: Instant, who: &Who<'_>, change: Change) {
+    /// Tells the subscribers that a session has joined or left: of this node (`None`) or of another one.
+    pub(super) fn tell_presence_of(&self, now: Instant, who: &Who<'_>, from: From<'_>, change: Change) {
         let subtopic = change.subtopic();
         let triple = notice::triple("Application", subtopic);
         let user = who.user.as_deref();
@@ -357,7 +366,7 @@ impl Router {
         for subscription in matches.iter().flat_map(Receivers::iter).filter(|it| it.is_for(scope)) {
             let receiver = &subscription.session;
             if receiver.number != who.number && told.insert(receiver.number) {
-                receiver.presence.give(now, receiver, who, change, frame.clone());
+                receiver.presence.give(now, receiver, (who, from), change, frame.clone());
             }
         }
     }

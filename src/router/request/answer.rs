@@ -38,6 +38,10 @@ impl Router {
         {
             self.serve_turns(now, session);
         }
+        // It may be one that the session was given before it came here.
+        if self.reply_there(session, envelope) {
+            return Ok(Routed { secret: true, ..Routed::default() });
+        }
         Err(words::no_such_request(envelope.in_reply_to()))
     }
 
@@ -151,6 +155,7 @@ impl Router {
         self.expire_away(now);
         self.expire_cut_off(now);
         self.expire_pressure(now);
+        self.expire_moves(now);
     }
 
     /// Ends a request whose time is over, as this event does.
@@ -278,7 +283,7 @@ impl Router {
         for pending in pending {
             found |= self.cancel_one(now, &pending, "the requester cancelled the request");
         }
-        if found {
+        if found || self.cancel_there(asker, id) {
             return Ok(());
         }
         Err(Refusal::new(ErrorCode::NoSuchRequest, "data.id names no pending request of this session"))

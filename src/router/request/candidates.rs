@@ -7,6 +7,7 @@ use crate::router::decide::Facts;
 use crate::router::ids::Serial;
 use crate::router::index::receivers::Receivers;
 use crate::router::index::{Audience, Matches, Subscription};
+use crate::router::resume::transit::Transit;
 use crate::router::session::{Role, Session};
 use crate::router::{Router, Scope, SubscriptionId};
 use wire::Envelope;
@@ -148,6 +149,10 @@ impl Router {
         for handler in all() {
             let session = &handler.session;
             if envelope.target().is_some_and(|target| target != &*session.source) {
+                continue;
+            }
+            // Its new node is asked instead.
+            if session.transit().is_some_and(Transit::is_past) {
                 continue;
             }
             let own = scope.user() == session.user();

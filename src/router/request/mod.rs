@@ -347,7 +347,8 @@ impl Router {
         frame: Frame,
     ) -> Result<Pressure, PushError> {
         let may = || self.may_take(handler, asking.envelope.triple(), asking.user);
-        handler.session.push_if(now, (frame, Kind::Request), OnFull::Close, may)
+        let content = (frame, OnFull::Close, Kind::Request);
+        handler.session.push_from(now, asking.asker().node().as_deref(), content, may)
     }
 
     /// Sends a command to a handler that never answers: delivery completes it.

@@ -25,8 +25,9 @@ const SHED_BYTES: usize = 64 << 10;
 pub(super) struct Away {
     by_end: ByTime,
     by_since: ByTime,
-    /// Sessions that overflowed while they were away, by the time until which their tokens are told so.
-    overflowed: BTreeSet<(Instant, SessionId)>,
+    /// Sessions that overflowed while they were away, or have moved to another node, by the time until which their tokens are
+    /// told so.
+    remembered: BTreeSet<(Instant, SessionId)>,
 }
 
 /// What became of a session whose connection has ended.
@@ -104,10 +105,7 @@ impl Router {
             Some(at) if at < now + grace => (at, true),
             Some(_) | None => (now + grace, false),
         };
-        line.stage = Stage::Away { since: now, until, proof_ends };
-        session.set_paused(None);
-        resumable.set_away(Some(now));
-        self.resumes.away.lock().insert(now, until, session);
+        self.go_away(now, session, &mut line, (until, proof_ends));
         session.outbox().go_away(now, self.watch(session));
         drop(line);
         self.note(now, session, What::State("away"));
@@ -118,6 +116,22 @@ impl Router {
         self.hand_over(now, session);
         self.bound_away(now);
         Left::Away
+    }
+
+    /// Puts a session on the list of those that are away. `until`: when it ends, and whether its proof does.
+    pub(super) fn go_away(
+        &self,
+        now: Instant,
+        session: &Arc<Session>,
+        line: &mut Line,
+        (until, proof_ends): (Instant, bool),
+    ) {
+        line.stage = Stage::Away { since: now, until, proof_ends };
+        session.set_paused(None);
+        if let Some(resumable) = &session.resumable {
+            resumable.set_away(Some(now));
+        }
+        self.resumes.away.lock().insert(now, until, session);
     }
 
     /// When a session that is away ends, or something else here is due.
@@ -146,7 +160,7 @@ impl Router {
                 Stage::Away { .. } | Stage::Present | Stage::Ended => None,
             });
         }
-        self.forget_overflowed(now);
+        self.forget_gone_tokens(now);
     }
 
     /// Ends the sessions that are away and whose outbox has ended, and brings their end forward if a reload has given their
@@ -155,7 +169,7 @@ impl Router {
         for id in self.resumes.kept.take_ended() {
             let session = match self.resumes.by_id.get(&id).as_deref() {
                 Some(Known::Alive(session)) => Arc::clone(session),
-                Some(Known::Overflowed(_)) | None => continue,
+                Some(Known::Overflowed(_) | Known::Moved(..)) | None => continue,
             };
             let ending = match session.outbox().ended() {
                 Some(End::Overflowed | End::Longest) => Ending::OverflowedAway,
@@ -177,7 +191,7 @@ impl Router {
                 Stage::Present | Stage::Ended => None,
             });
             if ending == Ending::OverflowedAway && until > now {
-                self.remember_overflowed(id, until);
+                self.remember(id, Known::Overflowed(until), until);
             }
         }
     }
@@ -197,7 +211,7 @@ impl Router {
     }
 
     /// What wakes the program when the outbox of a session that is away ends.
-    fn watch(&self, session: &Session) -> Waker {
+    pub(super) fn watch(&self, session: &Session) -> Waker {
         Waker::from(Arc::new(Watch { kept: Arc::clone(&self.resumes.kept), session: session.id }))
     }
 
@@ -284,29 +298,38 @@ impl Router {
         }
     }
 
-    fn remember_overflowed(&self, id: SessionId, until: Instant) {
+    /// Remembers what became of a session that is no longer here.
+    pub(super) fn remember(&self, id: SessionId, known: Known, until: Instant) {
         let most = self.policy.resume().sessions;
         let mut away = self.resumes.away.lock();
-        away.overflowed.insert((until, id));
-        let first = (away.overflowed.len() > most).then(|| away.overflowed.pop_first()).flatten();
+        away.remembered.insert((until, id));
+        let first = (away.remembered.len() > most).then(|| away.remembered.pop_first()).flatten();
         drop(away);
-        self.resumes.by_id.insert(id, Known::Overflowed(until));
-        if let Some((_, id)) = first {
-            self.resumes.by_id.remove(&id);
+        self.resumes.by_id.insert(id, known);
+        if let Some((until, id)) = first {
+            self.forget_remembered(id, until);
         }
     }
 
-    fn forget_overflowed(&self, now: Instant) {
+    /// Forgets it, unless the session is here again.
+    fn forget_remembered(&self, id: SessionId, at: Instant) {
+        self.resumes.by_id.remove_if(&id, |_, known| match known {
+            Known::Alive(_) => false,
+            Known::Overflowed(until) | Known::Moved(_, until) => *until <= at,
+        });
+    }
+
+    fn forget_gone_tokens(&self, now: Instant) {
         let mut forgotten = Vec::new();
         {
             let mut away = self.resumes.away.lock();
-            while let Some((_, id)) = away.overflowed.first().filter(|(until, _)| *until <= now).copied() {
-                forgotten.push(id);
-                away.overflowed.pop_first();
+            while let Some(first) = away.remembered.first().filter(|(until, _)| *until <= now).copied() {
+                forgotten.push(first);
+                away.remembered.pop_first();
             }
         }
-        for id in forgotten {
-            self.resumes.by_id.remove(&id);
+        for (until, id) in forgotten {
+            self.forget_remembered(id, until);
         }
     }
 
@@ -314,6 +337,7 @@ impl Router {
     pub(in crate::router) fn forget_tokens(&self, session: &Session) {
         if session.resumable.is_some() {
             self.resumes.by_id.remove(&session.id);
+            self.forget_moved(session);
         }
     }
 }

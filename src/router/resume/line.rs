@@ -7,6 +7,7 @@ use std::time::Instant;
 use parking_lot::MutexGuard;
 
 use super::token::Tokens;
+use super::transit::Transit;
 use crate::router::backplane::remote::Remote;
 use crate::router::session::Session;
 use crate::router::sync::Mutex;
@@ -17,6 +18,8 @@ pub(in crate::router) struct Resumable {
     is_away: AtomicBool,
     /// Since when it is away.
     away_since: Mutex<Option<Instant>>,
+    /// Whether it is between two nodes.
+    pub(super) transit: Transit,
 }
 
 /// Which connection a session has. Locked while one message of the session is counted and routed, so that a connection that
@@ -62,7 +65,16 @@ pub struct Allowances {
 impl Resumable {
     pub(super) fn new(attachment: u64) -> Self {
         let line = Line { attachment, received: 0, tokens: Tokens::default(), stage: Stage::Present, allowance: None };
-        Self { line: Mutex::new(line), is_away: AtomicBool::new(false), away_since: Mutex::default() }
+        Self::with(line)
+    }
+
+    pub(super) fn with(line: Line) -> Self {
+        Self {
+            line: Mutex::new(line),
+            is_away: AtomicBool::new(false),
+            away_since: Mutex::default(),
+            transit: Transit::default(),
+        }
     }
 
     pub(super) fn line(&self) -> MutexGuard<'_, Line> {

@@ -1,18 +1,21 @@
 //! [`Router::register`]: sessions that outlive their connection, and how they continue.
 //!
 //! `resumption` is what a client is told of that, `line` is which connection a session has, `token` proves which session a
-//! client had, `away` is a session without a connection and how it ends, `kept` counts what is kept for all of them. What is
+//! client had, `away` is a session without a connection and how it ends, `moved` and `transit` are for one that moves to another
+//! node, `kept` counts what is kept for all of them. What is
 //! kept for one is in its outbox (`outbox/window`).
 
 mod away;
 pub(in crate::router) mod kept;
 mod line;
+mod moved;
 mod resumption;
 mod token;
+pub(in crate::router) mod transit;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
 use dashmap::DashMap;
@@ -35,8 +38,10 @@ use kept::Kept;
 pub(in crate::router) use line::Resumable;
 use line::Stage;
 pub use line::{Allowances, HeldLine};
+pub(in crate::router) use moved::{Arrival, HeldHere, NotHere};
 pub use resumption::{ResumeReason, ResumeTicket, Resumption};
-use token::{Token, TokenKey};
+pub(in crate::router) use token::Token;
+use token::TokenKey;
 
 /// All resumable sessions.
 pub(in crate::router) struct Resumes {
@@ -46,6 +51,8 @@ pub(in crate::router) struct Resumes {
     attachments: AtomicU64,
     by_id: DashMap<SessionId, Known, foldhash::fast::RandomState>,
     away: Mutex<Away>,
+    /// The broker drains: the end of a grace publishes no will any more.
+    is_draining: AtomicBool,
 }
 
 /// A session whose tokens the broker knows.
@@ -53,6 +60,8 @@ enum Known {
     Alive(Arc<Session>),
     /// It overflowed while it was away. The answer is remembered until this time.
     Overflowed(Instant),
+    /// It has moved to this node, which is remembered until this time.
+    Moved(Arc<str>, Instant),
 }
 
 /// What a client asks for when it registers.
@@ -67,6 +76,8 @@ pub struct Wanted<'a> {
     pub reloads: u64,
     /// The lease of its source, if it has one already. A session that continues keeps its own.
     pub lease: Option<LeaseHold>,
+    /// Why another node that was asked for its session does not have it.
+    pub elsewhere: Option<ResumeReason>,
 }
 
 /// A session that a connection has registered.
@@ -98,6 +109,7 @@ impl Resumes {
             attachments: AtomicU64::new(1),
             by_id: DashMap::default(),
             away: Mutex::default(),
+            is_draining: AtomicBool::new(false),
         }
     }
 
@@ -136,7 +148,7 @@ impl Resumes {
         match self.by_id.get(&token.session).as_deref() {
             Some(Known::Alive(session)) => Ok((Arc::clone(session), token.number)),
             Some(Known::Overflowed(until)) if *until > now => Err(ResumeReason::Overflowed),
-            Some(Known::Overflowed(_)) | None => Err(ResumeReason::Unknown),
+            Some(Known::Overflowed(_) | Known::Moved(..)) | None => Err(ResumeReason::Unknown),
         }
     }
 }
@@ -238,7 +250,7 @@ impl Router {
     ) -> Result<Attempt, NotAttached> {
         let (session, number) = match self.resumes.find(now, token) {
             Ok(found) => found,
-            Err(reason) => return Ok(Attempt::Failed(reason)),
+            Err(reason) => return Ok(Attempt::Failed(wanted.elsewhere.unwrap_or(reason))),
         };
         let Some(resumable) = &session.resumable else { return Ok(Attempt::Failed(ResumeReason::Unknown)) };
         let mut line = resumable.line();
@@ -263,6 +275,7 @@ impl Router {
         if !line.tokens.is_valid(number) {
             return Ok(Attempt::Failed(ResumeReason::Replaced));
         }
+        self.keep_here(&session);
         let attachment = self.resumes.attachment();
         let checked = session.outbox().check_resume(received);
         if checked.is_ok()

@@ -27,10 +27,11 @@ use std::time::{Duration, SystemTime};
 use parking_lot::Mutex;
 use tokio::runtime::{Builder, Runtime};
 use tokio_util::sync::CancellationToken;
+use zeroize::Zeroizing;
 
 use crate::cluster::{Incarnation, Keys, KeysError, LeaseTimes, NodeId, PeerState, Versions};
 use crate::config::{self, Config};
-use crate::router::{Backplane, CommitQueue, LeaseKeeper, Router};
+use crate::router::{Backplane, CommitQueue, Router};
 use crate::store::read_group_secret;
 use crate::telemetry::metrics::ClusterGauges;
 use jetstream::{JetStream, StorageError};
@@ -118,6 +119,8 @@ pub(super) struct Unjoined {
     leases: Arc<LeaseDesk>,
     keys: Keys,
     config: Config,
+    /// The keys of resume tokens.
+    token_keys: Vec<Zeroizing<[u8; 32]>>,
 }
 
 impl Unjoined {
@@ -133,18 +136,16 @@ impl Unjoined {
             false => settings.node.clone(),
         });
         let node = node.ok_or_else(|| ClusterError::Refused("cluster.node is not a name".to_owned()))?;
+        let token_keys = keys.derive("switchboard cluster: resume tokens");
         let plane = Plane::new(settings, node, keys.clone(), digest::of(config));
-        Ok(Self { plane: Arc::new(plane), leases: Arc::default(), keys, config: config.clone() })
+        Ok(Self { plane: Arc::new(plane), leases: Arc::default(), keys, config: config.clone(), token_keys })
     }
 
-    /// What the router gives messages for other nodes to.
-    pub(super) fn backplane(&self) -> Arc<dyn Backplane> {
-        Arc::clone(&self.plane) as _
-    }
-
-    /// What the router seeks the leases of exclusive sources of.
-    pub(super) fn leases(&self) -> Arc<dyn LeaseKeeper> {
-        Arc::clone(&self.leases) as _
+    /// Makes a router a node of the cluster.
+    pub(super) fn connect(&self, router: Router) -> Router {
+        let plane: Arc<dyn Backplane> = Arc::clone(&self.plane) as _;
+        let router = router.with_backplane(plane).with_node(self.plane.node().as_str(), &self.token_keys);
+        router.with_leases(Arc::clone(&self.leases) as _)
     }
 
     /// Connects, and waits until this node knows what every live one announces, and has all retained values. Blocks for some
@@ -153,7 +154,7 @@ impl Unjoined {
     /// # Errors
     /// [`ClusterError`].
     pub(super) fn join(self, router: &Arc<Router>, queue: CommitQueue) -> Result<Cluster, ClusterError> {
-        let Self { plane, leases, keys, config } = self;
+        let Self { plane, leases, keys, config, .. } = self;
         let stop = CancellationToken::new();
         let (name, servers) = (config.cluster.name.clone(), config.cluster.servers.join(", "));
         let storage_runtime =

@@ -70,15 +70,19 @@ impl<'a> CallSession<'a> {
         Ok(session.map(|session| Self { router, session, application }))
     }
 
-    /// Publishes the envelope. On a durable channel, waits until it is on disk.
-    pub(super) async fn publish(&self, broker: &Broker, envelope: &Envelope<'_>) -> Result<Answer, Refused> {
+    fn publish_now(&self, envelope: &Envelope<'_>) -> Result<Routed, Refusal> {
+        let _steady = self.router.steady();
         let decision = self.router.decide(&self.session, envelope);
         if envelope.asks() || decision.expects_answer() {
             let words = format!("{} is a request here: send it to POST /v1/request", envelope.triple());
-            return Err(Refusal::new(ErrorCode::InvalidEnvelope, words).into());
+            return Err(Refusal::new(ErrorCode::InvalidEnvelope, words));
         }
-        let delivered = self.router.deliver(now(), &self.session, envelope, decision);
-        let mut routed = delivered.map_err(|denied| denied.refusal)?;
+        self.router.deliver(now(), &self.session, envelope, decision).map_err(|denied| denied.refusal)
+    }
+
+    /// Publishes the envelope. On a durable channel, waits until it is on disk.
+    pub(super) async fn publish(&self, broker: &Broker, envelope: &Envelope<'_>) -> Result<Answer, Refused> {
+        let mut routed = self.publish_now(envelope)?;
         if let Some(mut ticket) = routed.ticket.take() {
             let committed = tokio::select! {
                 committed = poll_fn(|cx| ticket.poll(cx)) => committed,

@@ -35,7 +35,7 @@ fn attempt(nodes: &Nodes, node: usize, lease: Option<LeaseHold>) -> Result<Regis
         outbox: Outbox::new(WIDE),
         will: None,
     };
-    let wanted = Wanted { resume: &Resume::Begin, echo: None, keeps_will: true, reloads: 0, lease };
+    let wanted = Wanted { resume: &Resume::Begin, echo: None, keeps_will: true, reloads: 0, lease, elsewhere: None };
     core.router.register(core.now, registration, &wanted).map(|registered| registered.expect("there is no reload"))
 }
 
@@ -228,7 +228,7 @@ fn a_session_that_returns_while_another_node_wants_its_source_keeps_it() {
         outbox: Outbox::new(WIDE),
         will: None,
     };
-    let wanted = Wanted { resume: &resume, echo: None, keeps_will: true, reloads: 0, lease: None };
+    let wanted = Wanted { resume: &resume, echo: None, keeps_will: true, reloads: 0, lease: None, elsewhere: None };
     let back = core.router.register(core.now, registration, &wanted).unwrap().unwrap();
     assert!(Arc::ptr_eq(&back.session, &first.session), "it needs no other lease");
     nodes.settle();

@@ -1,17 +1,19 @@
-//! Several brokers as one (docs/cluster.md). `routing`, `choosing`, `pressure`, `exclusive`, `retained`, `stress` and
-//! `stress_retained` are several routers in one thread, whose links deliver when the test says so; `simulation` is routers with
-//! real links on a simulated network; `nats`, `leases`, `values`, `starting`, `outages`, `routes` and `reloading` are brokers on
-//! real NATS servers.
+//! Several brokers as one (docs/cluster.md). `routing`, `choosing`, `pressure`, `exclusive`, `retained`, `moving`, `stress` and those
+//! that begin so are several routers in one thread or in many, whose links deliver when the test says so; `simulation` is routers
+//! with real links on a simulated network; `nats`, `leases`, `values`, `rolling`, `starting`, `outages`, `routes` and `reloading`
+//! are brokers on real NATS servers.
 
 mod choosing;
 mod exclusive;
 mod leases;
+mod moving;
 mod nats;
 mod nodes;
 mod outages;
 mod pressure;
 mod reloading;
 mod retained;
+mod rolling;
 mod routes;
 mod routing;
 pub(crate) mod servers;
@@ -19,5 +21,6 @@ mod simulation;
 mod starting;
 mod storage;
 mod stress;
+mod stress_moving;
 mod stress_retained;
 mod values;

@@ -12,6 +12,7 @@ use switchboard::router::{Backplane, CommitQueue, Ids, Lost, Policy, Router, Ses
 use zeroize::Zeroizing;
 
 use super::storage::{Keeper, Put, Storage};
+use crate::support::client::Desk;
 use crate::support::core::Core;
 
 /// What is under way to each node: from which one, and what.
@@ -81,7 +82,7 @@ fn number(node: &str) -> usize {
 
 /// Routers that know each other.
 pub(super) struct Nodes {
-    cores: Vec<Core>,
+    desks: Vec<Desk>,
     links: Vec<Arc<Links>>,
     under_way: UnderWay,
     keepers: Vec<Arc<Keeper>>,
@@ -117,13 +118,15 @@ impl Nodes {
             let (router, queue) = router.with_commits();
             queues.push(queue);
             let router = router.with_leases(Arc::clone(&keepers[node.node]) as _);
-            Core { router: router.with_backplane(Arc::clone(node) as _), now }
+            let router =
+                router.with_backplane(Arc::clone(node) as _).with_node(&name(node.node), &[Zeroizing::new([7; 32])]);
+            Desk::of(Core { router, now }, config)
         };
-        let cores = links.iter().map(core).collect();
-        let nodes = Self { cores, links, under_way, keepers, queues, storage };
+        let desks = links.iter().map(core).collect();
+        let nodes = Self { desks, links, under_way, keepers, queues, storage };
         for one in 0..count {
             for other in (0..count).filter(|other| *other != one) {
-                nodes.cores[one].router.peer_linked(now, &name(other));
+                nodes.desks[one].core.router.peer_linked(now, &name(other));
             }
         }
         nodes.settle();
@@ -136,13 +139,18 @@ impl Nodes {
     }
 
     pub(super) fn node(&self, node: usize) -> &Core {
-        &self.cores[node]
+        &self.desks[node].core
+    }
+
+    /// What the connections of a node share.
+    pub(super) fn desk(&self, node: usize) -> &Desk {
+        &self.desks[node]
     }
 
     /// Delivers and acknowledges everything that is under way, and what follows from it.
     pub(super) fn settle(&self) {
         let step = |node| self.deliver_one(node) || self.answer_one(node) || self.put_one(node);
-        while (0..self.cores.len()).any(step) {}
+        while (0..self.desks.len()).any(step) {}
     }
 
     /// Puts what the next event of a node needs into the storage, and lets the node deliver it. Returns whether there was one.
@@ -152,34 +160,34 @@ impl Nodes {
 
     /// The first half of that.
     pub(super) fn begin_put(&self, node: usize) -> Option<Put> {
-        let Core { router, now } = &self.cores[node];
+        let Core { router, now } = &self.desks[node].core;
         self.storage.begin_put(router, *now, &self.queues[node])
     }
 
     /// The second half.
     pub(super) fn end_put(&self, node: usize, put: Put) {
-        Storage::end_put(&self.cores[node].router, self.cores[node].now, put);
+        Storage::end_put(&self.desks[node].core.router, self.desks[node].core.now, put);
     }
 
     /// Lets a node read all values.
     pub(super) fn read_values(&self, node: usize) {
-        self.storage.read(&self.cores[node].router, self.cores[node].now);
+        self.storage.read(&self.desks[node].core.router, self.desks[node].core.now);
     }
 
     /// Answers the next claim of a lease of a node. Returns whether there was one.
     pub(super) fn answer_one(&self, node: usize) -> bool {
-        self.keepers[node].answer_one(&self.cores[node].router)
+        self.keepers[node].answer_one(&self.desks[node].core.router)
     }
 
     /// Delivers and acknowledges the next message to a node. Returns whether there was one.
     pub(super) fn deliver_one(&self, to: usize) -> bool {
         let Some((from, packet)) = self.under_way[to].lock().pop_front() else { return false };
-        let Core { router, now } = &self.cores[to];
+        let Core { router, now } = &self.desks[to].core;
         match packet {
             Packet::Snapshot(bytes) => assert!(router.peer_says(*now, &name(from), &bytes)),
             Packet::Message(number, bytes) => {
                 assert!(router.peer_says(*now, &name(from), &bytes));
-                self.cores[from].router.peer_acknowledged(&name(to), number);
+                self.desks[from].core.router.peer_acknowledged(&name(to), number);
             }
         }
         true
@@ -188,7 +196,7 @@ impl Nodes {
     /// Says whether the window from one node to another is over half.
     pub(super) fn set_over_half(&self, from: usize, to: usize, is_over_half: bool) {
         self.links[from].over_half.lock()[to] = is_over_half;
-        let Core { router, now } = &self.cores[from];
+        let Core { router, now } = &self.desks[from].core;
         router.peer_window_moved(*now, &name(to));
     }
 
@@ -201,10 +209,10 @@ impl Nodes {
     pub(super) fn lose(&self, node: usize) {
         self.under_way[node].lock().clear();
         self.under_way.iter().for_each(|to| to.lock().retain(|(from, _)| *from != node));
-        for other in (0..self.cores.len()).filter(|other| *other != node) {
+        for other in (0..self.desks.len()).filter(|other| *other != node) {
             for (one, other) in [(node, other), (other, node)] {
                 self.links[one].up.lock()[other] = false;
-                let Core { router, now } = &self.cores[one];
+                let Core { router, now } = &self.desks[one].core;
                 router.peer_lost(*now, &name(other), Lost { since: SystemTime::UNIX_EPOCH });
             }
         }
@@ -212,9 +220,9 @@ impl Nodes {
 
     /// Links a node with all others again.
     pub(super) fn find(&self, node: usize) {
-        for other in (0..self.cores.len()).filter(|other| *other != node) {
+        for other in (0..self.desks.len()).filter(|other| *other != node) {
             for (one, other) in [(node, other), (other, node)] {
-                let Core { router, now } = &self.cores[one];
+                let Core { router, now } = &self.desks[one].core;
                 router.peer_linked(*now, &name(other));
             }
         }
@@ -223,13 +231,13 @@ impl Nodes {
 
     /// Sends a text from a session of a node, and delivers what follows. Returns the code if it was refused.
     pub(super) fn send(&self, node: usize, session: &Arc<Session>, text: &str) -> Result<(), &'static str> {
-        let sent = self.cores[node].send(session, text).map(drop).map_err(|denied| denied.refusal.code.as_str());
+        let sent = self.desks[node].core.send(session, text).map(drop).map_err(|denied| denied.refusal.code.as_str());
         self.settle();
         sent
     }
 
     /// What waits for a session of a node.
     pub(super) fn take(&self, node: usize, session: &Session) -> Vec<Value> {
-        self.cores[node].take(session)
+        self.desks[node].core.take(session)
     }
 }

@@ -35,6 +35,11 @@ impl Desk {
         Self { core: Core::new(config), settings: Arc::new(Settings::new(config.limits.clone())) }
     }
 
+    /// The desk of a router.
+    pub(crate) fn of(core: Core, config: &Config) -> Self {
+        Self { core, settings: Arc::new(Settings::new(config.limits.clone())) }
+    }
+
     pub(crate) fn now(&self) -> Instant {
         self.core.now
     }
@@ -69,11 +74,21 @@ impl Client {
     }
 
     fn register_with(&mut self, desk: &Desk, options: &Value) -> Value {
+        self.ask_to_register(desk, options);
+        self.registered(desk)
+    }
+
+    /// Sends Register, and is verified.
+    fn ask_to_register(&mut self, desk: &Desk, options: &Value) {
         let register = json!({"channel": "Broker", "topic": "Application", "subtopic": "Register",
             "source": self.source, "data": options});
         let effect = self.handle(desk, Input::Text(&register.to_string()));
         assert!(matches!(effect, Some(Effect::Verify(_))), "{effect:?}");
         assert!(self.handle(desk, Input::Verified(Ok(alice()))).is_none());
+    }
+
+    /// Takes the reply to Register.
+    fn registered(&mut self, desk: &Desk) -> Value {
         let data = self.take(desk, 1).remove(0)["data"].clone();
         if let Some(token) = data["ResumeToken"].as_str() {
             token.clone_into(&mut self.token);
@@ -84,9 +99,29 @@ impl Client {
 
     /// Returns on another connection. Returns `data` of the reply.
     pub(crate) fn resume(&mut self, desk: &Desk) -> Value {
+        self.return_to(desk);
+        self.returned(desk)
+    }
+
+    /// Begins to return on another connection, perhaps of another node.
+    pub(crate) fn return_to(&mut self, desk: &Desk) {
         let resume = json!({"token": self.token, "received": self.received});
         (self.connection, self.closed) = (desk.connect(), None);
-        let data = self.register(desk, &resume);
+        self.ask_to_register(desk, &json!({"resume": resume}));
+    }
+
+    /// Lets a Register that waits for its session go on. Returns whether it could.
+    pub(crate) fn poll_fetch(&mut self, desk: &Desk) -> bool {
+        let is_ready = self.connection.poll_fetch(&mut Context::from_waker(Waker::noop())).is_ready();
+        if is_ready {
+            assert!(self.handle(desk, Input::Fetched).is_none());
+        }
+        is_ready
+    }
+
+    /// Takes the reply to the Register with which it has returned. Returns its `data`.
+    pub(crate) fn returned(&mut self, desk: &Desk) -> Value {
+        let data = self.registered(desk);
         if data["Resumed"] == false {
             self.received = 0;
         }

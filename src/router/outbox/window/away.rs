@@ -9,7 +9,7 @@ use crate::router::outbox::{End, Entry, Kind, OnFull, Outbox, Pressure, PushErro
 use crate::websocket::{Frame, FrameMemory};
 
 /// The attachment of a session without a connection. No connection has this number.
-const NOBODY: u64 = u64::MAX;
+pub(super) const NOBODY: u64 = u64::MAX;
 
 /// Why messages cannot be sent again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,6 +103,9 @@ impl State {
         on_full: OnFull,
         kind: Kind,
     ) -> Result<Pressure, PushError> {
+        if let Some(pushed) = self.push_on(&frame, on_full, kind) {
+            return pushed;
+        }
         let len = frame.len();
         let over = |state: &Self| {
             let window = state.window.as_ref();

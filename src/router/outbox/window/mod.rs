@@ -14,12 +14,13 @@
 //! on credit: the last `unsettled` of the kept entries are counted when the credit is used up, or earlier if somebody has to
 //! know. Most have been acknowledged by then, and are never counted.
 //!
-//! `take` is how frames leave, `away` what happens without a connection, `bounds` how the oldest are dropped, `credit` when
-//! they are counted.
+//! `take` is how frames leave, `away` what happens without a connection, `moving` how a session gets to another node, `bounds`
+//! how the oldest are dropped, `credit` when they are counted.
 
 mod away;
 mod bounds;
 mod credit;
+pub(in crate::router) mod moving;
 mod take;
 
 use std::collections::VecDeque;
@@ -29,6 +30,7 @@ use super::{Entry, OnFull, Outbox, State};
 use crate::router::resume::kept::Kept;
 pub(in crate::router) use away::Unresumable;
 pub(in crate::router) use bounds::Shed;
+use moving::Road;
 
 /// What a resumable session keeps.
 pub(in crate::router) struct Window {
@@ -52,6 +54,10 @@ pub(in crate::router) struct Window {
     /// The whole of the credit.
     lent: usize,
     is_away: bool,
+    /// How many entries at the beginning of the queue another node has, to which the session moves.
+    handed: Option<usize>,
+    /// The session has moved: whatever is pushed to it follows.
+    road: Option<Box<Road>>,
 }
 
 impl Window {
@@ -69,6 +75,8 @@ impl Window {
             credit: 0,
             lent: 0,
             is_away: false,
+            handed: None,
+            road: None,
         }
     }
 
@@ -119,6 +127,7 @@ impl State {
 
     /// A waiting entry was removed from the queue.
     pub(super) fn forget(&mut self, entry: &Entry, is_counted: bool) {
+        self.forget_handed();
         match &mut self.window {
             Some(window) if !is_counted => {
                 window.uncounted -= 1;
@@ -146,6 +155,10 @@ impl State {
 
     /// Drops the oldest entries, which have been sent.
     fn drop_first(&mut self, count: usize) {
+        if count == 0 {
+            return;
+        }
+        self.forget_handed();
         let Self { queue, kept, window: Some(window), .. } = self else { return };
         let counted = count.min(*kept + window.uncounted - window.unsettled);
         let mut memory = 0;

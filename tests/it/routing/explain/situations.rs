@@ -329,7 +329,8 @@ fn queues(all: &mut Situations) {
         outbox: Outbox::new(WIDE),
         will: None,
     };
-    let wanted = Wanted { resume: &Resume::Begin, echo: None, keeps_will: false, reloads: 0, lease: None };
+    let wanted =
+        Wanted { resume: &Resume::Begin, echo: None, keeps_will: false, reloads: 0, lease: None, elsewhere: None };
     let registered = desk.core.router.register(desk.core.now, registration, &wanted).unwrap().unwrap();
     desk.core.subscribe(&registered.session, "Phone/*/*");
     desk.core.router.leave(desk.core.now, &registered.session, registered.attachment, Ending::Lost, None);

@@ -31,6 +31,7 @@ fn whatever_happens_to_a_replaced_connection_it_closes_and_does_nothing_more() {
         Input::Text(&ring),
         Input::Timeout,
         Input::Drain(Duration::from_secs(1)),
+        Input::MoveAfter(Duration::from_secs(1)),
         Input::Restart,
         Input::Committed,
         Input::Ended(End::Replaced),

@@ -2,6 +2,13 @@
 //!
 //! A token is the name of its session, the number of the token, and a code that authenticates both (HMAC-SHA256) under a key
 //! of this process. So the broker keeps no token, and it knows a used one for as long as the session lives.
+//!
+//! In a cluster, a token also names the node that made it and the start of that node, and is sealed with a key that every
+//! node derives from the cluster's (`shared`).
+
+mod shared;
+
+use std::sync::Arc;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -9,6 +16,7 @@ use ring::hmac;
 use zeroize::Zeroizing;
 
 use crate::router::SessionId;
+use shared::SharedKey;
 
 /// The bytes of a session's name, of the token's number, and of the code.
 const ID_LEN: usize = 16;
@@ -17,13 +25,18 @@ const CODE_LEN: usize = 32;
 const TOKEN_LEN: usize = ID_LEN + NUMBER_LEN + CODE_LEN;
 
 /// Makes and reads tokens.
-pub(super) struct TokenKey(hmac::Key);
+pub(super) enum TokenKey {
+    /// Of this process alone.
+    Own(hmac::Key),
+    /// Of all nodes of a cluster.
+    Shared(Box<SharedKey>),
+}
 
-/// A token that this process has made.
+/// A token that this process has made, or another node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Token {
-    pub(super) session: SessionId,
-    pub(super) number: u64,
+pub(in crate::router) struct Token {
+    pub(in crate::router) session: SessionId,
+    pub(in crate::router) number: u64,
 }
 
 /// Which tokens of a session are valid.
@@ -36,26 +49,59 @@ pub(in crate::router) struct Tokens {
 
 impl TokenKey {
     pub(super) fn new(key: &[u8; 32]) -> Self {
-        Self(hmac::Key::new(hmac::HMAC_SHA256, key))
+        Self::Own(hmac::Key::new(hmac::HMAC_SHA256, key))
+    }
+
+    /// The keys of a cluster, of which the first one seals and all open, for the tokens of this node. `start`: any bytes that
+    /// no other start of a node has.
+    pub(super) fn shared(node: &str, start: [u8; 16], keys: &[Zeroizing<[u8; 32]>]) -> Self {
+        Self::Shared(Box::new(SharedKey::new(node, start, keys)))
+    }
+
+    /// The name of this node, in a cluster.
+    pub(super) fn node(&self) -> Option<&Arc<str>> {
+        match self {
+            Self::Own(_) => None,
+            Self::Shared(key) => Some(key.node()),
+        }
     }
 
     /// The text of a token.
     pub(super) fn write(&self, token: Token) -> Zeroizing<String> {
+        let key = match self {
+            Self::Own(key) => key,
+            Self::Shared(shared) => return shared.write(token),
+        };
         let mut bytes = Zeroizing::new(Vec::with_capacity(TOKEN_LEN));
         bytes.extend_from_slice(token.session.as_bytes());
         bytes.extend_from_slice(&token.number.to_be_bytes());
-        let code = hmac::sign(&self.0, &bytes);
+        let code = hmac::sign(key, &bytes);
         bytes.extend_from_slice(code.as_ref());
         Zeroizing::new(URL_SAFE_NO_PAD.encode(&*bytes))
     }
 
-    /// Reads a text. `None`: this process has never made such a token.
+    /// Reads a text. `None`: neither this process nor another node has made such a token.
     pub(super) fn read(&self, text: &str) -> Option<Token> {
+        self.read_with_node(text).map(|(token, _)| token)
+    }
+
+    /// The same, with the node that made it; `None` without a cluster.
+    pub(super) fn read_with_node(&self, text: &str) -> Option<(Token, Option<Box<str>>)> {
+        let key = match self {
+            Self::Own(key) => key,
+            Self::Shared(shared) => return shared.read(text).map(|(token, node)| (token, Some(node))),
+        };
         let bytes = Zeroizing::new(URL_SAFE_NO_PAD.decode(text).ok()?);
         let (signed, code) = bytes.split_at_checked(ID_LEN + NUMBER_LEN)?;
-        hmac::verify(&self.0, signed, code).ok()?;
-        let (session, number) = signed.split_at_checked(ID_LEN)?;
-        Some(Token {
+        hmac::verify(key, signed, code).ok()?;
+        Token::read(signed).map(|token| (token, None))
+    }
+}
+
+impl Token {
+    fn read(bytes: &[u8]) -> Option<Self> {
+        let (session, number) = bytes.split_at_checked(ID_LEN)?;
+        Some(Self {
             session: SessionId::from_bytes(session.try_into().ok()?),
             number: u64::from_be_bytes(number.try_into().ok()?),
         })
@@ -63,6 +109,15 @@ impl TokenKey {
 }
 
 impl Tokens {
+    /// The tokens of a session that comes from another node.
+    pub(super) fn moved(newest: u64, previous: Option<u64>) -> Self {
+        Self { newest, previous }
+    }
+
+    pub(super) fn previous(self) -> Option<u64> {
+        self.previous
+    }
+
     /// The number of the newest token.
     pub(super) fn newest(self) -> u64 {
         self.newest

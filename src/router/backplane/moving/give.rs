@@ -1,0 +1,296 @@
+//! The old node of a session: it stops the session, waits until all peers have what the session has sent, hands it over in
+//! parts, and keeps it until the last one.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+
+use super::ask::hash_of;
+use super::message::{Asked, Facts, Held, Moving, Part, Question, Why};
+use super::{FOLLOW_MAX, Gone};
+use crate::auth::Principal;
+use crate::router::backplane::Peer;
+use crate::router::backplane::message::Id;
+use crate::router::outbox::moving::{Progress, Road};
+use crate::router::request::pending::Pending;
+use crate::router::resume::{HeldHere, NotHere};
+use crate::router::session::{Role, Session};
+use crate::router::{Router, SessionId};
+use crate::telemetry::recorder::What;
+use wire::command;
+
+/// Subscriptions in one part.
+const SUBSCRIPTIONS: usize = 64;
+
+/// A session that another node asks for.
+pub(super) struct Going {
+    ask: u64,
+    to: Arc<Peer>,
+    session: Arc<Session>,
+    /// The peers that may not have everything that the session has sent.
+    fences: BTreeSet<Box<str>>,
+    /// Something that it has sent may have gone to peers after the fences.
+    sent_late: bool,
+    step: Step,
+}
+
+/// What is handed over next.
+#[derive(Clone, Copy)]
+enum Step {
+    Facts,
+    /// How many subscriptions were handed over.
+    Subscriptions(usize),
+    Entries,
+}
+
+impl Router {
+    /// A peer asks for a session.
+    pub(super) fn take_from(&self, now: Instant, peer: &Arc<Peer>, ask: u64, asked: &Asked<'_>) {
+        let id = SessionId::from_bytes(asked.session);
+        let fits = |session: &Session| {
+            let principal = asked.user.map_or(Principal::Service, |user| Principal::User(Arc::from(user)));
+            *session.source == *asked.source
+                && session.role == Role::of(&principal)
+                && hash_of(&session.permissions()) == asked.permissions
+        };
+        match self.stop(now, id, asked.number, fits) {
+            Ok(HeldHere { session, went_away }) => {
+                if went_away {
+                    self.note(now, &session, What::State("away"));
+                }
+                self.begin_to_give(now, peer, ask, &session);
+            }
+            Err(NotHere::At(node)) => drop(peer.say(Moving::At { ask, node: &node })),
+            Err(NotHere::Why(why)) => drop(peer.say(Moving::Stays { ask, why })),
+        }
+    }
+
+    fn begin_to_give(&self, now: Instant, peer: &Arc<Peer>, ask: u64, session: &Arc<Session>) {
+        let Some(cluster) = &self.cluster else { return };
+        let id = *session.id.as_bytes();
+        let (to, session) = (Arc::clone(peer), Arc::clone(session));
+        let going = Going { ask, to, session, fences: BTreeSet::new(), sent_late: false, step: Step::Facts };
+        // Its client has returned to yet another node, and that one counts.
+        let earlier = cluster.moves.state.lock().going.insert(id, going);
+        if let Some(earlier) = earlier {
+            earlier.to.say(Moving::Stays { ask: earlier.ask, why: Why::Replaced });
+        }
+        self.fence(peer, id);
+        self.give_next(now, id);
+    }
+
+    /// Asks all peers but one whether they have everything that a session has sent until now.
+    fn fence(&self, to: &Arc<Peer>, id: Id) {
+        let Some(cluster) = &self.cluster else { return };
+        let others = cluster.peers.load();
+        let others = || others.iter().filter(|other| !Arc::ptr_eq(other, to));
+        if let Some(going) = cluster.moves.state.lock().going.get_mut(&id) {
+            going.fences = others().map(|other| Box::from(other.node())).collect();
+            going.sent_late = false;
+        }
+        for other in others() {
+            if !other.say(Moving::Fence { session: id }) {
+                self.passed(id, other.node());
+            }
+        }
+    }
+
+    /// A peer has everything that a session has sent.
+    pub(super) fn fenced_from(&self, now: Instant, peer: &Arc<Peer>, id: Id) {
+        self.passed(id, peer.node());
+        self.give_next(now, id);
+    }
+
+    fn passed(&self, id: Id, node: &str) {
+        let Some(cluster) = &self.cluster else { return };
+        if let Some(going) = cluster.moves.state.lock().going.get_mut(&id) {
+            going.fences.remove(node);
+        }
+    }
+
+    /// The last part has arrived.
+    pub(super) fn next_from(&self, now: Instant, peer: &Arc<Peer>, ask: u64) {
+        let Some(cluster) = &self.cluster else { return };
+        let is_it = |going: &Going| going.ask == ask && Arc::ptr_eq(&going.to, peer);
+        let id = cluster.moves.state.lock().going.iter().find(|(_, going)| is_it(going)).map(|(id, _)| *id);
+        if let Some(id) = id {
+            self.give_next(now, id);
+        }
+    }
+
+    /// Hands the next part of a session over, if nothing is waited for.
+    pub(super) fn give_next(&self, now: Instant, id: Id) {
+        let Some(cluster) = &self.cluster else { return };
+        let (ask, to, session, step) = {
+            let state = cluster.moves.state.lock();
+            let Some(going) = state.going.get(&id).filter(|going| going.fences.is_empty()) else { return };
+            (going.ask, Arc::clone(&going.to), Arc::clone(&going.session), going.step)
+        };
+        let next = match step {
+            Step::Facts => {
+                session.outbox().begin_handing();
+                give_facts(now, &session, |facts| to.say(Moving::Part { ask, part: Part::Facts(facts) }));
+                Step::Subscriptions(0)
+            }
+            Step::Subscriptions(from) => {
+                let holds = session.holds.lock();
+                let held: Vec<_> =
+                    holds.subscriptions.iter().skip(from).take(SUBSCRIPTIONS).map(|it| Held::of(it)).collect();
+                let next = match held.len() {
+                    SUBSCRIPTIONS => Step::Subscriptions(from + SUBSCRIPTIONS),
+                    _ => Step::Entries,
+                };
+                to.say(Moving::Part { ask, part: Part::Subscriptions(held) });
+                next
+            }
+            Step::Entries => match self.give_entries(now, &to, ask, &session) {
+                Progress::Sent => return,
+                Progress::Restart => {
+                    if let Some(going) = cluster.moves.state.lock().going.get_mut(&id) {
+                        going.step = Step::Facts;
+                    }
+                    return self.give_next(now, id);
+                }
+                Progress::Cannot | Progress::IsLast => return self.keep_after_all(now, id, Why::Unknown),
+            },
+        };
+        if let Some(going) = cluster.moves.state.lock().going.get_mut(&id).filter(|going| going.ask == ask) {
+            going.step = next;
+        }
+    }
+
+    /// Hands messages over: a part of them, or all that are left, and the session with them.
+    fn give_entries(&self, now: Instant, to: &Arc<Peer>, ask: u64, session: &Arc<Session>) -> Progress {
+        let progress = session.outbox().hand_part(|entries| to.say(Moving::Part { ask, part: Part::Entries(entries) }));
+        if progress != Progress::IsLast {
+            return progress;
+        }
+        // The next envelope of one that owes an ordered reply is the reply to a request that its old node has. An exclusive one
+        // needs the lease of its source, which its old node has.
+        if session.turns.len() > 0 || session.holds.lock().lease.is_some() {
+            return Progress::Cannot;
+        }
+        if session.is_moving() {
+            // What was sent to it is still on its way. It goes on when that has arrived.
+            return Progress::Sent;
+        }
+        let Some(cluster) = &self.cluster else { return Progress::Cannot };
+        let id = *session.id.as_bytes();
+        let waits = session.commits.any();
+        let sent_late = {
+            let mut state = cluster.moves.state.lock();
+            let Some(going) = state.going.get_mut(&id) else { return Progress::Cannot };
+            going.sent_late |= waits;
+            going.sent_late
+        };
+        if sent_late && !waits {
+            self.fence(to, id);
+        }
+        if sent_late {
+            // What it sent waits for the disk, or for peers that do not have it yet. The answer asks again.
+            let nothing = Part::Entries(Vec::new());
+            return if to.say(Moving::Part { ask, part: nothing }) { Progress::Sent } else { Progress::Cannot };
+        }
+        let known_until = now + self.policy.resume().grace;
+        let gave = self.give_away(session, (to.node(), known_until), || {
+            let Some(transit) = session.transit() else { return Progress::Cannot };
+            transit.go();
+            let road = Road::new(to, id);
+            let gave =
+                session.outbox().hand_over(road, |counts, entries| to.say(Moving::Yours { ask, counts, entries }));
+            if gave != Progress::Sent {
+                transit.stay();
+            }
+            gave
+        });
+        if gave != Progress::Sent {
+            return gave;
+        }
+        session.holds.lock().will = None;
+        self.presence.leave(session);
+        let gone = Gone {
+            session: Arc::clone(session),
+            to: Arc::clone(to),
+            follows_until: Some(now + FOLLOW_MAX),
+            known_until,
+        };
+        let mut state = cluster.moves.state.lock();
+        state.going.remove(&id);
+        state.gone.insert(id, gone);
+        drop(state);
+        self.requests.wake_before(now + FOLLOW_MAX);
+        Progress::Sent
+    }
+
+    /// The session stays here, away.
+    fn keep_after_all(&self, now: Instant, id: Id, why: Why) {
+        let Some(cluster) = &self.cluster else { return };
+        let Some(Going { ask, to, session, .. }) = cluster.moves.state.lock().going.remove(&id) else { return };
+        to.say(Moving::Stays { ask, why });
+        self.stays_away(now, &session);
+    }
+
+    /// A connection of this node continues the session, so it does not move.
+    pub(in crate::router) fn keep_here(&self, session: &Session) {
+        let Some(cluster) = &self.cluster else { return };
+        let going = cluster.moves.state.lock().going.remove(session.id.as_bytes());
+        if let Some(Going { ask, to, .. }) = going {
+            to.say(Moving::Stays { ask, why: Why::Replaced });
+        }
+    }
+
+    /// A peer is lost: sessions that it asked for stay, and nobody waits for it.
+    pub(super) fn going_lost(&self, now: Instant, peer: &Arc<Peer>) {
+        let Some(cluster) = &self.cluster else { return };
+        let (mut lost, mut passed) = (Vec::new(), Vec::new());
+        {
+            let mut state = cluster.moves.state.lock();
+            for (_, going) in state.going.extract_if(.., |_, it| Arc::ptr_eq(&it.to, peer)) {
+                lost.push(going.session);
+            }
+            for (id, going) in &mut state.going {
+                if going.fences.remove(peer.node()) {
+                    passed.push(*id);
+                }
+            }
+        }
+        for session in &lost {
+            self.stays_away(now, session);
+        }
+        for id in passed {
+            self.give_next(now, id);
+        }
+    }
+
+    /// What follows from the loss of a connection, for a session that was to move and does not.
+    fn stays_away(&self, now: Instant, session: &Arc<Session>) {
+        if session.is_away() {
+            self.announce_state(session, false);
+            self.hand_over(now, session);
+            self.bound_away(now);
+        }
+    }
+}
+
+/// What the new node has to know of a request, if its requester can tell its answer from others.
+fn question(pending: &Pending) -> Option<Question<'_>> {
+    let id = pending.asker_id.as_deref()?;
+    let triple = &pending.triple;
+    Some(Question { id, triple: [&triple.channel, &triple.topic, &triple.subtopic] })
+}
+
+/// Hands over what a session is.
+fn give_facts(now: Instant, session: &Session, give: impl FnOnce(Facts<'_>) -> bool) {
+    let holds = session.holds.lock();
+    let since = session.since.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let facts = Facts {
+        echo: session.echoes(),
+        asleep: session.state() == command::State::Asleep,
+        missed: session.has_missed(),
+        since_ms: u64::try_from(since.as_millis()).unwrap_or_default(),
+        will: holds.will.as_deref(),
+        asked: holds.asked.values().filter_map(|pending| question(pending)).collect(),
+        ..session.line_facts(now)
+    };
+    give(facts);
+}

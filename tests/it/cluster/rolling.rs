@@ -1,0 +1,140 @@
+//! A rolling restart: nodes of a real cluster end and start again, one after the other, while clients that resume count every
+//! event.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use parking_lot::Mutex;
+use serde_json::json;
+use switchboard_client::{Client, Reconnection, Subscription, Triple};
+use tokio::io::copy_bidirectional;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
+use tokio::time::interval;
+
+use super::servers::Servers;
+use crate::support::{Broker, within};
+
+const NODES: usize = 3;
+/// Half of the clients publish, each to one of the others.
+const PAIRS: usize = 100;
+const EVERY: Duration = Duration::from_millis(150);
+/// What a publisher sends last.
+const LAST: u64 = u64::MAX;
+
+/// Passes connections on to nodes in turn, as a load balancer does.
+struct Balancer {
+    address: SocketAddr,
+    nodes: Arc<Mutex<Vec<SocketAddr>>>,
+    _tasks: JoinSet<()>,
+}
+
+impl Balancer {
+    async fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let nodes = Arc::new(Mutex::new(Vec::<SocketAddr>::new()));
+        let mut tasks = JoinSet::new();
+        let of_tasks = Arc::clone(&nodes);
+        tasks.spawn(async move {
+            let (mut connections, next) = (JoinSet::new(), AtomicUsize::new(0));
+            loop {
+                let (mut client, _) = listener.accept().await.unwrap();
+                let node = {
+                    let nodes = of_tasks.lock();
+                    nodes[next.fetch_add(1, Ordering::Relaxed) % nodes.len()]
+                };
+                connections.spawn(async move {
+                    if let Ok(mut node) = TcpStream::connect(node).await {
+                        copy_bidirectional(&mut client, &mut node).await.ok();
+                    }
+                });
+            }
+        });
+        Self { address, nodes, _tasks: tasks }
+    }
+
+    async fn connect(&self, source: &str, pair: usize) -> Client {
+        let builder = Client::builder(format!("ws://{}/ws", self.address)).source(source).user(format!("user-{pair}"));
+        let builder = builder.backoff(Duration::from_millis(20), Duration::from_millis(200));
+        within("a connection", builder.wait_for_broker(Duration::MAX).connect()).await.unwrap()
+    }
+}
+
+/// Publishes numbers until it is told to stop. Returns how many.
+async fn publish(client: Client, is_over: Arc<AtomicBool>) -> u64 {
+    let triple = || Triple::new("Phone", "Call", "Ringing");
+    let mut often = interval(EVERY);
+    let mut number = 0;
+    while !is_over.load(Ordering::Acquire) {
+        often.tick().await;
+        client.publish(triple(), json!(number)).await.unwrap();
+        number += 1;
+    }
+    client.publish(triple(), json!(LAST)).receipt().await.unwrap();
+    number
+}
+
+/// Counts events until the last one. Each has to be there once and in order.
+async fn count(mut subscription: Subscription) -> u64 {
+    let mut next = 0;
+    loop {
+        let event = within("the next event", subscription.next()).await.expect("the subscription has ended");
+        match event.data::<u64>().unwrap() {
+            LAST => return next,
+            number => assert_eq!(number, next, "lost, repeated or out of order"),
+        }
+        next += 1;
+    }
+}
+
+#[tokio::test]
+async fn a_rolling_restart_loses_no_event_and_repeats_none() {
+    let Some(servers) = Servers::start(NODES).await else { return };
+    let (one, two, three) = tokio::join!(servers.node("one", 0), servers.node("two", 1), servers.node("three", 2));
+    let mut nodes: Vec<Broker> = vec![one, two, three];
+    let balancer = Balancer::start().await;
+    balancer.nodes.lock().extend(nodes.iter().map(Broker::address));
+    let is_over = Arc::new(AtomicBool::new(false));
+    let reported = Arc::new(Mutex::new(Vec::new()));
+    let (mut watching, mut publishing, mut counting) = (JoinSet::new(), JoinSet::new(), JoinSet::new());
+    for pair in 0..PAIRS {
+        let (phone, crm) = (balancer.connect("phone", pair).await, balancer.connect("crm", pair).await);
+        for client in [&phone, &crm] {
+            let (mut reconnections, reported) = (Box::pin(client.reconnections()), Arc::clone(&reported));
+            watching.spawn(async move {
+                while let Some(reconnection) = reconnections.next().await {
+                    reported.lock().push(reconnection);
+                }
+            });
+        }
+        let subscription = crm.subscribe("Phone/*/*".parse().unwrap()).await.unwrap();
+        counting.spawn(async move {
+            let counted = count(subscription).await;
+            drop(crm);
+            counted
+        });
+        publishing.spawn(publish(phone, Arc::clone(&is_over)));
+    }
+    for place in 0..NODES {
+        let mut node = nodes.remove(0);
+        let address = node.address();
+        balancer.nodes.lock().retain(|it| *it != address);
+        node.terminate().await;
+        assert_eq!(node.exit_code().await, Some(0), "node {place}");
+        let node = node.successor().await;
+        balancer.nodes.lock().push(node.address());
+        nodes.push(node);
+    }
+    is_over.store(true, Ordering::Release);
+    let sent: u64 = publishing.join_all().await.into_iter().sum();
+    let counted: u64 = counting.join_all().await.into_iter().sum();
+    assert_eq!(counted, sent);
+    assert!(sent > PAIRS as u64 * 10, "{sent} events");
+    let reported = reported.lock();
+    assert!(reported.iter().all(|it| *it == Reconnection::Resumed), "{reported:?}");
+    assert!(reported.len() >= 2 * PAIRS, "{} reconnections", reported.len());
+}
