@@ -3,12 +3,12 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::mistake::Report;
+use super::Config;
+use super::mistake::{Place, Report};
 use super::reference::Key;
 use super::rules::Places;
 use super::slot::{Slot, Word};
 use super::value::Fault;
-use super::{Channel, Config};
 
 /// `[cluster]`
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -98,6 +98,11 @@ const DRAIN_TIME: Duration = Duration::from_secs(45);
 
 /// The least time for `JetStream`.
 const STORAGE_WAIT_MIN: Duration = Duration::from_secs(1);
+
+/// How much longer than its `ttl` an event is kept at least.
+const KEPT_LONGER_MIN: Duration = Duration::from_hours(1);
+
+const RETRY: &str = "history.retry";
 
 /// The longest name of a cluster or a node.
 const NAME_MAX: usize = 64;
@@ -278,6 +283,7 @@ pub(crate) fn check(config: &mut Config, places: &Places, report: &mut Report) {
     {
         report.add(place, second, format!("cannot be used with {first}: a node proves itself in one way"));
     }
+    drop(proofs);
     for (written, other, missing) in [
         (CERTIFICATE, CERTIFICATE_KEY, cluster.certificate_key_file.is_none()),
         (CERTIFICATE_KEY, CERTIFICATE, cluster.certificate_file.is_none()),
@@ -296,13 +302,37 @@ pub(crate) fn check(config: &mut Config, places: &Places, report: &mut Report) {
         let key = format!("{}.exclusive", places.application(at));
         report.add(place, key.as_str(), "cannot be used with [cluster] yet: it would hold on each node alone");
     }
-    let keeps = |channel: &Channel| channel.history.is_some() || channel.retain_durable;
-    let mut kept: Vec<_> = config.channels.iter().filter(|(_, it)| keeps(it)).map(|(name, _)| name).collect();
+    let mut kept: Vec<_> = config.channels.iter().filter(|(_, it)| it.retain_durable).map(|(name, _)| name).collect();
     kept.sort_unstable();
     for name in kept {
-        let (history, retain) = (format!("channels.{name}.history"), format!("channels.{name}.retain"));
-        let written = [&history, &retain].into_iter().find_map(|key| Some((key, &places.values().get(key)?.1)));
-        let (key, place) = written.unwrap_or((&history, place));
-        report.add(place, key.as_str(), "cannot be used with [cluster] yet: a cluster keeps no history");
+        let retain = format!("channels.{name}.retain");
+        let place = places.values().get(&retain).map_or(place, |(_, place)| place);
+        report.add(place, retain.as_str(), "cannot be used with [cluster] yet: a cluster keeps no retained values");
     }
+    check_history(config, places, place, report);
+}
+
+/// Checks channels with history, all of whose logs are in JetStream.
+fn check_history(config: &mut Config, places: &Places, place: &Place, report: &mut Report) {
+    let retry = config.history.retry;
+    let mut short = Vec::new();
+    #[expect(clippy::iter_over_hash_type, reason = "each is changed alone, and mistakes are sorted")]
+    for (name, channel) in &mut config.channels {
+        // Each event is kept before it is delivered.
+        channel.durable = channel.history.is_some();
+        short.extend(channel.history.filter(|bounds| retry > kept_for(bounds.ttl)).map(|_| name.clone()));
+    }
+    short.sort_unstable();
+    if let Some(name) = short.first() {
+        let place = places.written(RETRY).unwrap_or(place);
+        let words =
+            format!("is longer than the channel {name} keeps its events in a cluster: ttl and at least an hour more");
+        report.add(place, RETRY, words);
+    }
+}
+
+/// How long JetStream keeps an event whose time is over after this: so long a reader is told that it is too old.
+#[must_use]
+pub fn kept_for(ttl: Duration) -> Duration {
+    ttl.saturating_add(ttl.max(KEPT_LONGER_MIN))
 }

@@ -42,7 +42,7 @@ pub use address::ListenAddress;
 pub use admin::{Admin, AdminToken, May};
 pub use application::{Application, ProvedBy};
 pub use changes::{Changes, TakesEffect, takes_effect};
-pub use cluster::Cluster;
+pub use cluster::{Cluster, kept_for};
 pub use document::{Row, document, rows};
 pub(crate) use file::quoted;
 pub use history::{History, LogBounds};
@@ -433,7 +433,7 @@ pub const PROTECTED: [&str; 4] =
 impl Config {
     /// Whether a channel keeps something on disk.
     pub fn keeps_history(&self) -> bool {
-        self.channels.values().any(|channel| channel.durable || channel.retain_durable)
+        !self.cluster.is_on() && self.channels.values().any(|channel| channel.durable || channel.retain_durable)
     }
 }
 

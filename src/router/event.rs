@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use wire::{Envelope, ErrorCode, Refusal, check_name};
 
-use crate::router::backplane::message::SentScope;
+use crate::router::backplane::message::{SentScope, placed};
 use crate::router::commit::To;
 use crate::router::decide::Facts;
 use crate::router::fan_out::Delivered;
@@ -64,15 +64,30 @@ impl Router {
                 Published { delivered, exact: matches.exact, kept: None }
             }
         };
+        Ok(self.after_publishing(now, sender, envelope, scope, facts, (published, false)))
+    }
+
+    /// What follows after the event was delivered here: it goes to other nodes, and its sender is told. `follows`: the event
+    /// before it in its log was appended by this node, too.
+    pub(super) fn after_publishing(
+        &self,
+        now: Instant,
+        sender: &Arc<Session>,
+        envelope: &Envelope<'_>,
+        scope: Scope<'_>,
+        facts: &Facts<'_>,
+        (published, follows): (Published, bool),
+    ) -> Routed {
         let Published { delivered: Delivered { receivers, deliveries, pressed }, exact, kept } = published;
-        let nodes = self.forward(&sender.source, envelope, scope.into());
+        let place = kept.as_ref().map(|kept| placed(&kept.position, follows, false));
+        let nodes = self.forward(&sender.source, envelope, scope.into(), place);
         let gets_receipt = envelope.id().is_some() || sender.is_call();
         let hint = if gets_receipt && !exact && nodes.is_none_or(|nodes| nodes == 0) {
             self.hint(now, sender, envelope, scope, facts, receivers)
         } else {
             None
         };
-        Ok(Routed { receipt: Some(Receipt { receivers, hint, kept, nodes }), pressed, deliveries, ..Routed::default() })
+        Routed { receipt: Some(Receipt { receivers, hint, kept, nodes }), pressed, deliveries, ..Routed::default() }
     }
 
     /// Publishes an event on a channel without history, and keeps it as the last value.
@@ -153,7 +168,7 @@ impl Router {
         };
         let Delivered { receivers, deliveries, pressed } = delivered;
         let sent = if is_for_all { SentScope::All } else { scope.into() };
-        let nodes = self.forward(&adapter.source, envelope, sent);
+        let nodes = self.forward(&adapter.source, envelope, sent, None);
         let receipt = Some(Receipt { receivers, hint: None, kept, nodes });
         let routed = Routed { receipt, pressed, deliveries, ..Routed::default() };
         self.observe(now, adapter, envelope, facts, (Expected::EVENT, Ok(&routed)));
@@ -175,6 +190,11 @@ impl Router {
                 self.events.matches(&audiences, triple, folded)
             }
         }
+    }
+
+    /// The receivers of such a broadcast that are services, or observe all users.
+    pub(super) fn watchers(&self, facts: &Facts<'_>) -> Matches {
+        self.events.matches(&[Audience::Services, Audience::ObservesAll], &facts.canonical, facts.folded)
     }
 
     /// Receivers of a broadcast on a user-scoped channel. Looks each present user up: broadcasts are rare, and a key of

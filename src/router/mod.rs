@@ -13,7 +13,7 @@
 //!    the session over, and when it goes away. Nobody holds two of them.
 //! 2. `Log::state`, of one log of `history` at a time. Held over the entry of an event, the look-up of its subscribers and
 //!    the pushes, and over a subscription's reply, replay and entry in the index.
-//! 3. `History::due`, `History::known`, `History::epochs`, a shard of `History::logs`. No other lock is taken while one of
+//! 3. `History::due`, `History::gaps`, `History::known`, `History::epochs`, a shard of `History::logs`. No other lock is taken while one of
 //!    them is held. `History::relieving` comes before `Log::state`; nobody waits for it.
 //! 4. `Retained::order`, by triple. Held over the pushes of a retained event, so that the value that is kept at last is
 //!    the one that is delivered last.
@@ -38,9 +38,9 @@
 //! 17. `Announced`, then `Acknowledged` of one peer. Held over the messages that tell all peers of a change.
 //! 18. `Outbox::state`. Held over the check whether its session may receive a frame. Tasks are woken after its release.
 //! 19. `Session::permissions`, `Session::proof`, `Session::address`, `HintAllowance::full_at`, `Hints::logged`, `Ids::random`,
-//!     `Commits::queue`, `Forgotten::lost`, `DiskReads`, `PendingCommits::waiting`, `EndedSessions`, `Resumes::away`,
+//!     `Commits::queue`, `Commits::attempts`, `Forgotten::lost`, `DiskReads`, `PendingCommits::waiting`, `EndedSessions`, `Resumes::away`,
 //!     `Resumes::by_id`, a shard, those of `resume::kept`, `Calls`, `Call::state`,
-//!     `Peer::wants`, `Peer::leaving`, `Peer::asked`, `CutOff::state`, those of a [`Backplane`]. No other lock is taken while one of them is
+//!     `Peer::wants`, `Peer::leaving`, `Peer::asked`, `Peer::inbox`, `CutOff::state`, those of a [`Backplane`]. No other lock is taken while one of them is
 //!     held.
 //! 20. `Taps::list`, then `Queue::waiting` of one tap; and a ring of the flight recorder, which a worker takes only if nobody
 //!     has it, or for some microseconds. No other lock is taken while one of them is held.
@@ -95,12 +95,12 @@ pub use activity::QueueSample;
 pub use backplane::{Backplane, Lost};
 pub use call::{CallOutcome, Gathered};
 pub use change::Reason;
-pub use commit::{Batch, CommitQueue, CommitTicket, Loading, Uncommitted};
+pub use commit::{Append, Appended, Batch, CommitQueue, CommitTicket, Loading, Once, Uncommitted, not_kept};
 pub use decide::Decision;
 pub use declared::{Declaration, Declared, Refused, SwitchedOff};
-pub use disk::{DiskRead, ReadQueue};
+pub use disk::{DiskRead, ReadKind, ReadQueue};
 pub use end::Ending;
-pub use history::{Found, Kept, LookTicket, Position, RecoverReason, Recovered};
+pub use history::{Ends, Found, Kept, LookTicket, MissingEntry, Position, RecoverReason, Recovered};
 pub use ids::{Ids, RequestId, SessionId, SubscriptionId};
 pub use lists::{
     ApplicationRow, ChannelHistory, ChannelRow, Filter, Load, LogRow, QueueDepth, RequestRow, RequestState,

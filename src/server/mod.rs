@@ -230,16 +230,20 @@ impl Server {
         router.declare(adapters.declared(&config));
         let router = router.with_metrics(Arc::clone(&metrics)).with_recorder(Arc::clone(&recorder));
         let (router, committing) = adapters.open_history(now, calendar(), router, &config)?;
-        let unjoined = config.cluster.is_on().then(|| Unjoined::open(&config)).transpose()?;
-        let router = match &unjoined {
-            Some(unjoined) => router.with_backplane(unjoined.backplane()),
-            None => router,
+        let (router, unjoined) = match config.cluster.is_on() {
+            true => {
+                let unjoined = Unjoined::open(&config)?;
+                let (router, events) = router.with_backplane(unjoined.backplane()).with_commits();
+                let (router, reads) = router.with_disk_reads();
+                (router, Some((unjoined, (events, reads))))
+            }
+            false => (router, None),
         };
         let settings = Settings::new(config.limits.clone()).with_audit(adapters.audit());
         let settings = settings.with_metrics(Arc::clone(&metrics));
         let router = Arc::new(router);
         let committer = committing.map(|it| it.start(&router, &config)).transpose().map_err(AdapterError::from)?;
-        let cluster = unjoined.map(|it| it.join(&router)).transpose()?;
+        let cluster = unjoined.map(|(it, queues)| it.join(&router, queues)).transpose()?;
         let broker = Broker {
             router,
             metrics,

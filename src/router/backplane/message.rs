@@ -7,6 +7,8 @@ use serde::{Deserialize, Serialize};
 use wire::{Pattern, command};
 use zeroize::Zeroizing;
 
+use crate::router::history::Position;
+
 /// The bytes of a message beside its longest text.
 const ROOM: usize = 2048;
 
@@ -61,6 +63,8 @@ pub(in crate::router) enum Message<'a> {
         /// Its time limit is over: the handler is late.
         late: bool,
     },
+    /// Nothing. That it is acknowledged shows that what precedes it is in force.
+    Mark,
 }
 
 /// A session, by its id on the wire.
@@ -83,6 +87,31 @@ pub(in crate::router) struct Sent<'a> {
     pub(in crate::router) scope: SentScope<'a>,
     /// As its publisher sent it.
     pub(in crate::router) text: &'a str,
+    /// Its place in a log, if its channel has history.
+    #[serde(borrow)]
+    pub(in crate::router) place: Option<Place<'a>>,
+}
+
+/// The place of an event in a log, as the stream has decided it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(in crate::router) struct Place<'a> {
+    pub(in crate::router) offset: u64,
+    pub(in crate::router) epoch: &'a str,
+    /// The sender appended the event before it, too.
+    pub(in crate::router) follows: bool,
+    /// It is one of the copies of an adapter's event for all users.
+    pub(in crate::router) to_all: bool,
+}
+
+impl Place<'_> {
+    pub(in crate::router) fn position(&self) -> Position {
+        Position { offset: self.offset, epoch: self.epoch.into() }
+    }
+}
+
+/// The place of an event as it crosses a link.
+pub(in crate::router) fn placed(position: &Position, follows: bool, to_all: bool) -> Place<'_> {
+    Place { offset: position.offset, epoch: &position.epoch, follows, to_all }
 }
 
 /// The users whom an event concerns.
@@ -94,6 +123,8 @@ pub(in crate::router) enum SentScope<'a> {
     Shared(Option<&'a str>),
     /// Of a user-scoped channel: every user's.
     All,
+    /// The same, for services and observers of all users alone: users get copies that are in their logs.
+    Watchers,
 }
 
 /// A request on its way to a handler of another node.
@@ -190,7 +221,12 @@ impl Message<'_> {
             Self::Event(event) | Self::Grouped { event, .. } | Self::Returned { event, .. } => event.text.len(),
             Self::Request(request) => request.text.len(),
             Self::Answer { text, .. } => text.len(),
-            Self::Snapshot { .. } | Self::Change(_) | Self::Gone(_) | Self::Failed { .. } | Self::Cancel { .. } => 0,
+            Self::Snapshot { .. }
+            | Self::Change(_)
+            | Self::Gone(_)
+            | Self::Failed { .. }
+            | Self::Cancel { .. }
+            | Self::Mark => 0,
         };
         // Never grown where a text may be secret, which would leave a copy behind.
         let buffer = Vec::with_capacity(text + ROOM);

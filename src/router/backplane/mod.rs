@@ -7,13 +7,14 @@
 //! stand-in, too, for its requester.
 //!
 //! `message` is what is said, `peer` what is known of a peer, `acknowledged` which changes it has taken, `cut_off` what is
-//! remembered of one that is lost, `events` and `requests` are how both cross a link. Nothing here waits: what a link cannot
+//! remembered of one that is lost, `inbox` holds back what must not overtake an event of a log, `events` and `requests` are how both cross a link. Nothing here waits: what a link cannot
 //! take breaks it, and its peer's stand-ins end.
 
 mod acknowledged;
 mod announce;
 mod cut_off;
 mod events;
+mod inbox;
 pub(super) mod message;
 mod peer;
 pub(super) mod remote;
@@ -25,8 +26,10 @@ use std::time::Instant;
 use arc_swap::ArcSwap;
 use zeroize::Zeroizing;
 
+use crate::router::history::LogName;
 use crate::router::session::{Role, Session};
 use crate::router::{Application, Router};
+use acknowledged::Checks;
 use announce::Announced;
 use cut_off::CutOff;
 use message::Message;
@@ -86,6 +89,12 @@ impl Router {
         self.forget_and_begin(now, cluster, node);
         cluster.cut_off.found(node);
         cluster.announced.snapshot(&*cluster.plane, node);
+        if let Some(peer) = cluster.peer(node) {
+            // Until it knows what is wanted here, it does not send what it appends to logs.
+            if let Some(number) = cluster.send(&peer, &Message::Mark) {
+                peer.acknowledged().check_all(number);
+            }
+        }
     }
 
     /// The link to a node broke, and begins anew. What the node announced is void, but it may still get what this one does.
@@ -118,6 +127,8 @@ impl Router {
         cluster.peers.rcu(|peers| peers.iter().filter(|peer| peer.node() != node).cloned().collect::<Vec<_>>());
         self.forget_peer(now, &peer);
         self.tell_gap(now, lost);
+        // What it has appended to logs, and not sent any more.
+        self.check_all_logs();
     }
 
     /// Every link is lost, because this node stood still.
@@ -131,8 +142,13 @@ impl Router {
 
     /// A node has taken every message up to this number.
     pub fn peer_acknowledged(&self, node: &str, number: u64) {
-        if let Some(peer) = self.cluster.as_ref().and_then(|cluster| cluster.peer(node)) {
-            peer.acknowledged().reached(number);
+        let Some(peer) = self.cluster.as_ref().and_then(|cluster| cluster.peer(node)) else { return };
+        let Checks { all, logs } = peer.acknowledged().reached(number);
+        if all {
+            return self.check_all_logs();
+        }
+        for log in &logs {
+            self.check_log(&LogName::from(log));
         }
     }
 
@@ -140,21 +156,31 @@ impl Router {
     pub fn peer_says(&self, now: Instant, node: &str, bytes: &[u8]) -> bool {
         let Some(peer) = self.cluster.as_ref().and_then(|cluster| cluster.peer(node)) else { return true };
         let Some(message) = Message::read(bytes) else { return false };
-        match message {
-            Message::Snapshot { changes } => self.begin_anew(now, &peer, &changes),
-            Message::Change(change) => self.changed(now, &peer, &change),
-            Message::Event(event) => self.event_from(now, &event),
-            Message::Grouped { subscription, group, event } => {
-                self.grouped_from(now, &peer, (subscription, group), &event);
-            }
-            Message::Returned { subscription, event } => self.returned_from(now, &peer, subscription, &event),
-            Message::Request(request) => self.request_from(now, &peer, &request),
-            Message::Gone(part) => self.gone_from(now, &peer, part),
-            Message::Answer { part, more, text } => self.answer_from(now, &peer, part, more, text),
-            Message::Failed { part, code, words } => self.failure_from(now, &peer, part, code, words),
-            Message::Cancel { part, late } => self.cancel_from(now, &peer, part, late),
+        if message.is_announcement() {
+            self.handle(now, &peer, &message);
+        } else if peer.inbox.begin(bytes) {
+            self.handle(now, &peer, &message);
+            self.handle_held(now, &peer);
         }
         true
+    }
+
+    fn handle(&self, now: Instant, peer: &Arc<Peer>, message: &Message<'_>) {
+        match message {
+            Message::Snapshot { changes } => self.begin_anew(now, peer, changes),
+            Message::Change(change) => self.changed(now, peer, change),
+            Message::Event(event) => self.event_from(now, peer, event),
+            Message::Grouped { subscription, group, event } => {
+                self.grouped_from(now, peer, (*subscription, group), event);
+            }
+            Message::Returned { subscription, event } => self.returned_from(now, peer, *subscription, event),
+            Message::Request(request) => self.request_from(now, peer, request),
+            Message::Gone(part) => self.gone_from(now, peer, *part),
+            Message::Answer { part, more, text } => self.answer_from(now, peer, *part, *more, text),
+            Message::Failed { part, code, words } => self.failure_from(now, peer, *part, code, words),
+            Message::Cancel { part, late } => self.cancel_from(now, peer, *part, *late),
+            Message::Mark => {}
+        }
     }
 }
 

@@ -9,6 +9,7 @@ use parking_lot::{Mutex, RwLock};
 
 use super::Backplane;
 use super::acknowledged::Acknowledged;
+use super::inbox::Inbox;
 use super::message::{Application, Change, Id, Message, Part, Sent, SentScope, State, Subscribed};
 use super::remote::Remote;
 use crate::auth::{Identity, Permission, Permissions, Principal};
@@ -43,6 +44,8 @@ pub(in crate::router) struct Peer {
     acknowledged: Acknowledged,
     /// The requests that its sessions asked handlers of this node.
     asked: Mutex<HashMap<Part, Arc<Pending>>>,
+    /// What has arrived and waits.
+    pub(super) inbox: Inbox,
 }
 
 /// The events that a peer wants.
@@ -88,6 +91,7 @@ impl Peer {
             leaving: Mutex::default(),
             acknowledged: Acknowledged::default(),
             asked: Mutex::default(),
+            inbox: Inbox::default(),
         }
     }
 
@@ -113,6 +117,7 @@ impl Peer {
             SentScope::User(user) => wants.users.contains(user) || of(&wants.all),
             SentScope::Shared(_) => of(&wants.shared),
             SentScope::All => !wants.users.is_empty() || of(&wants.all),
+            SentScope::Watchers => of(&wants.all),
         }
     }
 
@@ -176,6 +181,7 @@ impl Router {
     /// Forgets everything that a peer has announced: its sessions have left.
     pub(super) fn forget_peer(&self, now: Instant, peer: &Arc<Peer>) {
         peer.acknowledged.lost();
+        peer.inbox.clear();
         if let Some(cluster) = &self.cluster {
             cluster.cut_off.lost(now, peer.node());
         }

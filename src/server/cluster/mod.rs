@@ -2,12 +2,13 @@
 //! does not let its beats wait.
 //!
 //! `nats` connects, and is the only place that waits for NATS. `plane` has the links, which the router gives messages to.
-//! `jetstream` is what the cluster keeps, on a thread of its own. `check` says whether NATS is set up for nodes, `joining` is the start of a node, until it may accept sessions; `digest` is
+//! `jetstream` is what the cluster keeps, on a thread of its own, and `history` has its logs. `check` says whether NATS is set up for nodes, `joining` is the start of a node, until it may accept sessions; `digest` is
 //! what has to be the same on all nodes, `clock` a clock that does not stop while the machine sleeps.
 
 pub mod check;
 mod clock;
 mod digest;
+mod history;
 mod jetstream;
 mod joining;
 mod nats;
@@ -24,9 +25,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::cluster::{Incarnation, Keys, KeysError, NodeId, PeerState, Versions};
 use crate::config::{self, Config};
-use crate::router::{Backplane, Router};
+use crate::router::{Backplane, CommitQueue, ReadQueue, Router};
 use crate::store::read_secret;
 use crate::telemetry::metrics::ClusterGauges;
+use history::History;
 use jetstream::JetStream;
 use plane::Plane;
 
@@ -65,6 +67,7 @@ impl From<KeysError> for ClusterError {
 pub(super) struct Cluster {
     plane: Arc<Plane>,
     storage: Arc<JetStream>,
+    history: History,
     /// Where the futures of the storage run.
     storage_runtime: Mutex<Option<Runtime>>,
     stop: CancellationToken,
@@ -135,7 +138,7 @@ impl Unjoined {
     ///
     /// # Errors
     /// [`ClusterError`].
-    pub(super) fn join(self, router: &Arc<Router>) -> Result<Cluster, ClusterError> {
+    pub(super) fn join(self, router: &Arc<Router>, queues: (CommitQueue, ReadQueue)) -> Result<Cluster, ClusterError> {
         let Self { plane, keys, config } = self;
         let stop = CancellationToken::new();
         let name = config.cluster.name.clone();
@@ -162,7 +165,8 @@ impl Unjoined {
             }
         };
         let (storage_runtime, thread) = (Mutex::new(Some(storage_runtime)), Mutex::new(Some(thread)));
-        Ok(Cluster { plane, storage, storage_runtime, stop, thread, name })
+        let history = History::start(router, &storage, queues)?;
+        Ok(Cluster { plane, storage, history, storage_runtime, stop, thread, name })
     }
 }
 
@@ -194,6 +198,7 @@ impl Cluster {
 
     /// Leaves the cluster, when what was sent is acknowledged. Blocks, but not for long.
     pub(super) fn stop(&self) {
+        self.history.stop();
         let until = self.plane.now() + LAST_MESSAGES;
         while self.plane.has_unacknowledged() && self.plane.now() < until {
             thread::sleep(Duration::from_millis(5));

@@ -2,14 +2,18 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant, SystemTime};
 
 use parking_lot::Mutex;
 use serde_json::Value;
 use switchboard::config::Config;
-use switchboard::router::{Backplane, Ids, Lost, Policy, Router, Session};
+use switchboard::router::{Backplane, Ids, Lost, Policy, Router, Session, Subscribed};
+use wire::command::Subscribe;
 use zeroize::Zeroizing;
 
+use super::kept::{Logs, Outcome, Queues};
 use crate::support::core::Core;
 
 /// What is under way to each node: from which one, and what.
@@ -66,6 +70,11 @@ pub(super) struct Nodes {
     cores: Vec<Core>,
     links: Vec<Arc<Links>>,
     under_way: UnderWay,
+    queues: Vec<Queues>,
+    /// The logs that they keep together.
+    pub(super) logs: Logs,
+    /// How often gaps were read.
+    gaps: AtomicU32,
 }
 
 impl Nodes {
@@ -83,9 +92,11 @@ impl Nodes {
         let core = |node: &Arc<Links>| {
             let ids = Ids::seeded(node.node as u64 + 1);
             let router = Router::new(now, SystemTime::UNIX_EPOCH, Policy::new(config), ids, Vec::new());
-            Core { router: router.with_backplane(Arc::clone(node) as _), now }
+            let (router, queues) = Queues::attach(router.with_backplane(Arc::clone(node) as _));
+            (Core { router, now }, queues)
         };
-        let nodes = Self { cores: links.iter().map(core).collect(), links, under_way };
+        let (cores, queues) = links.iter().map(core).unzip();
+        let nodes = Self { cores, links, under_way, queues, logs: Logs::default(), gaps: AtomicU32::new(0) };
         for one in 0..count {
             for other in (0..count).filter(|other| *other != one) {
                 nodes.cores[one].router.peer_linked(now, &name(other));
@@ -101,7 +112,71 @@ impl Nodes {
 
     /// Delivers and acknowledges everything that is under way, and what follows from it.
     pub(super) fn settle(&self) {
-        while (0..self.cores.len()).any(|node| self.deliver_one(node)) {}
+        let one = |node| self.deliver_one(node) || self.store_one(node) || self.read_one(node);
+        while (0..self.cores.len()).any(one) {}
+    }
+
+    /// Stores the next event of a node. Returns whether there was one.
+    pub(super) fn store_one(&self, node: usize) -> bool {
+        let stored = self.store_only(node);
+        stored.is_some_and(|outcome| {
+            self.tell_stored(node, outcome);
+            true
+        })
+    }
+
+    /// Stores the next event of a node, which does not know yet.
+    pub(super) fn store_only(&self, node: usize) -> Option<Outcome> {
+        self.queues[node].store_one(&self.cores[node].router, &self.logs, node)
+    }
+
+    /// Tells a node what became of an event.
+    pub(super) fn tell_stored(&self, node: usize, (append, outcome): Outcome) {
+        let Core { router, now } = &self.cores[node];
+        router.appended(*now, append, outcome);
+    }
+
+    /// Reads once for a node. Returns whether something was to be read.
+    pub(super) fn read_one(&self, node: usize) -> bool {
+        let Core { router, now } = &self.cores[node];
+        self.queues[node].read_one(*now, router, &self.logs)
+    }
+
+    /// Lets a node read what it has missed for longer than it waits for it.
+    pub(super) fn read_gaps(&self, node: usize) {
+        let Core { router, now } = &self.cores[node];
+        let times = self.gaps.fetch_add(1, Ordering::Relaxed) + 1;
+        router.expire(*now + times * Duration::from_millis(101));
+    }
+
+    /// Subscribes to what needs something of a log. `meanwhile` is called whenever it waits.
+    pub(super) fn subscribe_logged(
+        &self,
+        node: usize,
+        session: &Arc<Session>,
+        wanted: &Subscribe,
+        mut meanwhile: impl FnMut(),
+    ) -> Result<Subscribed, &'static str> {
+        let Core { router, now } = &self.cores[node];
+        let (mut found, mut told) = (None, None);
+        loop {
+            let tell = |subscribed: Subscribed| {
+                told = Some(subscribed);
+                None
+            };
+            let waits = router.subscribe_when_read(*now, session, wanted, found.take(), tell);
+            let Some(mut ticket) = waits.map_err(|refusal| refusal.code.as_str())? else { break };
+            found = loop {
+                match ticket.poll(&mut Context::from_waker(Waker::noop())) {
+                    Poll::Ready(found) => break Some(found),
+                    Poll::Pending => {
+                        meanwhile();
+                        self.read_one(node);
+                    }
+                }
+            };
+        }
+        Ok(told.unwrap())
     }
 
     /// Delivers and acknowledges the next message to a node. Returns whether there was one.
