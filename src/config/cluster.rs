@@ -3,12 +3,12 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::mistake::Report;
+use super::Config;
+use super::mistake::{Place, Report};
 use super::reference::Key;
 use super::rules::Places;
 use super::slot::{Slot, Word};
 use super::value::Fault;
-use super::{Channel, Config};
 
 /// `[cluster]`
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -114,6 +114,11 @@ const DRAIN_TIME: Duration = Duration::from_secs(45);
 
 /// The least time for `JetStream`.
 const STORAGE_WAIT_MIN: Duration = Duration::from_secs(1);
+
+/// How much longer than its `ttl` an event is kept at least.
+const KEPT_LONGER_MIN: Duration = Duration::from_hours(1);
+
+const RETRY: &str = "history.retry";
 
 /// The longest name of a cluster or a node.
 const NAME_MAX: usize = 64;
@@ -294,6 +299,7 @@ pub(crate) fn check(config: &mut Config, places: &Places, report: &mut Report) {
     {
         report.add(place, second, format!("cannot be used with {first}: a node proves itself in one way"));
     }
+    drop(proofs);
     for (written, other, missing) in [
         (CERTIFICATE, CERTIFICATE_KEY, cluster.certificate_key_file.is_none()),
         (CERTIFICATE_KEY, CERTIFICATE, cluster.certificate_file.is_none()),
@@ -308,12 +314,30 @@ pub(crate) fn check(config: &mut Config, places: &Places, report: &mut Report) {
     if places.written(DRAIN).is_none() {
         config.limits.drain = DRAIN_TIME;
     }
-    let keeps = |channel: &Channel| channel.history.is_some();
-    let mut kept: Vec<_> = config.channels.iter().filter(|(_, it)| keeps(it)).map(|(name, _)| name).collect();
-    kept.sort_unstable();
-    for name in kept {
-        let key = format!("channels.{name}.history");
-        let place = places.values().get(&key).map_or(place, |(_, place)| place);
-        report.add(place, key.as_str(), "cannot be used with [cluster] yet: a cluster keeps no history");
+    check_history(config, places, place, report);
+}
+
+/// Checks channels with history, all of whose logs are in JetStream.
+fn check_history(config: &mut Config, places: &Places, place: &Place, report: &mut Report) {
+    let retry = config.history.retry;
+    let mut short = Vec::new();
+    #[expect(clippy::iter_over_hash_type, reason = "each is changed alone, and mistakes are sorted")]
+    for (name, channel) in &mut config.channels {
+        // Each event is kept before it is delivered.
+        channel.durable = channel.history.is_some();
+        short.extend(channel.history.filter(|bounds| retry > kept_for(bounds.ttl)).map(|_| name.clone()));
     }
+    short.sort_unstable();
+    if let Some(name) = short.first() {
+        let place = places.written(RETRY).unwrap_or(place);
+        let words =
+            format!("is longer than the channel {name} keeps its events in a cluster: ttl and at least an hour more");
+        report.add(place, RETRY, words);
+    }
+}
+
+/// How long JetStream keeps an event whose time is over after this: so long a reader is told that it is too old.
+#[must_use]
+pub fn kept_for(ttl: Duration) -> Duration {
+    ttl.saturating_add(ttl.max(KEPT_LONGER_MIN))
 }

@@ -42,7 +42,7 @@ pub use address::ListenAddress;
 pub use admin::{Admin, AdminToken, May};
 pub use application::{Application, ProvedBy};
 pub use changes::{Changes, TakesEffect, takes_effect};
-pub use cluster::Cluster;
+pub use cluster::{Cluster, kept_for};
 pub use document::{Row, document, rows};
 pub(crate) use file::quoted;
 pub use history::{History, LogBounds};

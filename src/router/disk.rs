@@ -13,7 +13,7 @@ use tokio::sync::oneshot;
 use wire::{ErrorCode, Refusal};
 
 use crate::router::Router;
-use crate::router::history::{DiskEntry, Look};
+use crate::router::history::{DiskEntry, Fill, Found, Look};
 use crate::store::history::{Entry, Pin, ReadRange, Unread};
 use crate::websocket::FrameMemory;
 
@@ -33,6 +33,21 @@ pub(super) enum Purpose {
     Look(Box<Look>),
     /// To send them. What they use of the memory is counted here.
     Replay(oneshot::Sender<Result<Vec<DiskEntry>, Unread>>, Option<Arc<FrameMemory>>),
+    /// In a cluster: to know where a log is, for a subscription or because events may be missing.
+    Ends(Option<oneshot::Sender<Found>>),
+    /// In a cluster: to deliver those that are missing here.
+    Fill(Fill),
+}
+
+/// How the answer to a read is given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReadKind {
+    /// With [`Router::take_read`].
+    Entries,
+    /// With [`Router::take_ends`].
+    Ends,
+    /// With [`Router::take_missing`].
+    Missing,
 }
 
 impl DiskRead {
@@ -51,6 +66,17 @@ impl DiskRead {
         match &self.purpose {
             Purpose::Look(look) => look.is_abandoned(),
             Purpose::Replay(answer, _) => answer.is_closed(),
+            Purpose::Ends(answer) => answer.as_ref().is_some_and(oneshot::Sender::is_closed),
+            Purpose::Fill(_) => false,
+        }
+    }
+
+    /// What is to be read.
+    pub fn kind(&self) -> ReadKind {
+        match &self.purpose {
+            Purpose::Look(_) | Purpose::Replay(..) => ReadKind::Entries,
+            Purpose::Ends(_) => ReadKind::Ends,
+            Purpose::Fill(_) => ReadKind::Missing,
         }
     }
 }
@@ -101,9 +127,9 @@ impl Router {
     /// `STORAGE_UNAVAILABLE`: too many reads wait, or the broker ends.
     pub(super) fn read(&self, read: DiskRead) -> Result<(), Refusal> {
         let reads = self.reads.as_ref().map(|reads| reads.0.lock());
-        match reads.as_ref().and_then(|reads| reads.as_ref()).map(|reads| reads.try_send(read)) {
-            Some(Ok(())) => Ok(()),
-            Some(Err(_)) | None => Err(unreadable()),
+        match reads.as_ref().and_then(|reads| reads.as_ref()).map(|reads| reads.try_send(read).is_ok()) {
+            Some(true) => Ok(()),
+            Some(false) | None => Err(unreadable()),
         }
     }
 
@@ -118,6 +144,8 @@ impl Router {
                 answer.send(outcome.map(|entries| entries.into_iter().map(entry).collect())).ok();
                 None
             }
+            // Their answers are given in other ways.
+            Purpose::Ends(_) | Purpose::Fill(_) => None,
         }
     }
 

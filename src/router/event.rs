@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use wire::{Envelope, ErrorCode, Refusal, check_name};
 
-use crate::router::backplane::message::SentScope;
+use crate::router::backplane::message::{SentScope, placed};
 use crate::router::commit::To;
 use crate::router::decide::Facts;
 use crate::router::fan_out::Delivered;
@@ -64,8 +64,23 @@ impl Router {
                 Published { delivered, exact: matches.exact, kept: None }
             }
         };
+        Ok(self.after_publishing(now, sender, envelope, scope, facts, (published, false)))
+    }
+
+    /// What follows after the event was delivered here: it goes to other nodes, and its sender is told. `follows`: the event
+    /// before it in its log was appended by this node, too.
+    pub(super) fn after_publishing(
+        &self,
+        now: Instant,
+        sender: &Arc<Session>,
+        envelope: &Envelope<'_>,
+        scope: Scope<'_>,
+        facts: &Facts<'_>,
+        (published, follows): (Published, bool),
+    ) -> Routed {
         let Published { delivered: Delivered { receivers, deliveries, mut pressed }, exact, kept } = published;
-        let nodes = self.forward(now, sender, envelope, scope.into());
+        let place = kept.as_ref().map(|kept| placed(&kept.position, follows, false));
+        let nodes = self.forward(now, sender, envelope, scope.into(), place);
         if nodes.is_some() {
             sender.pressed.take(&mut pressed);
         }
@@ -75,7 +90,7 @@ impl Router {
         } else {
             None
         };
-        Ok(Routed { receipt: Some(Receipt { receivers, hint, kept, nodes }), pressed, deliveries, ..Routed::default() })
+        Routed { receipt: Some(Receipt { receivers, hint, kept, nodes }), pressed, deliveries, ..Routed::default() }
     }
 
     /// Publishes an event on a channel without history, and keeps it as the last value.
@@ -157,7 +172,7 @@ impl Router {
         };
         let Delivered { receivers, deliveries, mut pressed } = delivered;
         let sent = if is_for_all { SentScope::All } else { scope.into() };
-        let nodes = self.forward(now, adapter, envelope, sent);
+        let nodes = self.forward(now, adapter, envelope, sent, None);
         if nodes.is_some() {
             adapter.pressed.take(&mut pressed);
         }
@@ -182,6 +197,11 @@ impl Router {
                 self.events.matches(&audiences, triple, folded)
             }
         }
+    }
+
+    /// The receivers of such a broadcast that are services, or observe all users.
+    pub(super) fn watchers(&self, facts: &Facts<'_>) -> Matches {
+        self.events.matches(&[Audience::Services, Audience::ObservesAll], &facts.canonical, facts.folded)
     }
 
     /// Receivers of a broadcast on a user-scoped channel. Looks each present user up: broadcasts are rare, and a key of

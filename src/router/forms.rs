@@ -3,7 +3,7 @@
 use wire::{Envelope, Field, Splice};
 
 use crate::router::Scope;
-use crate::router::backplane::message::Sent;
+use crate::router::backplane::message::{Sent, placed};
 use crate::router::history::Position;
 use crate::router::index::Subscription;
 use crate::websocket::Frame;
@@ -75,7 +75,8 @@ impl<'e> Forms<'e> {
 
     /// The event as it crosses a link.
     pub(super) fn sent(&self) -> Sent<'_> {
-        Sent { sender: self.sender, source: self.source, scope: self.scope.into(), text: self.envelope.text() }
+        let place = self.position.map(|position| placed(position, false, false));
+        Sent { sender: self.sender, source: self.source, scope: self.scope.into(), text: self.envelope.text(), place }
     }
 
     /// The text of what is kept, without mark and place.

@@ -201,6 +201,11 @@ impl Ids {
         SessionId(uuid::Builder::from_random_bytes(bytes).into_uuid())
     }
 
+    /// Names an attempt to store something.
+    pub(super) fn attempt(&self) -> [u8; 16] {
+        self.random.lock().random()
+    }
+
     /// The name of the life of a log.
     pub(super) fn epoch(&self) -> Arc<str> {
         let bytes: [u8; EPOCH_LEN] = self.random.lock().random();

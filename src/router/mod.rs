@@ -15,7 +15,7 @@
 //!    marks that a session has moved. No thread takes it twice.
 //! 3. `Log::state`, of one log of `history` at a time. Held over the entry of an event, the look-up of its subscribers and
 //!    the pushes, and over a subscription's reply, replay and entry in the index.
-//! 4. `History::due`, `History::known`, `History::epochs`, a shard of `History::logs`. No other lock is taken while one of
+//! 4. `History::due`, `History::gaps`, `History::known`, `History::epochs`, a shard of `History::logs`. No other lock is taken while one of
 //!    them is held. `History::relieving` comes before `Log::state`; nobody waits for it.
 //! 5. `Retained::order`, by triple. Held over the pushes of a retained event, so that the value that is kept at last is
 //!    the one that is delivered last.
@@ -42,9 +42,9 @@
 //! 20. `Transit::state`. Held over the pushes of what a session that has moved waited for.
 //! 21. `Peer::reports`, then `Outbox::state`. Held over the check whether its session may receive a frame. Tasks are woken after its release.
 //! 22. `Session::permissions`, `Session::proof`, `Session::address`, `HintAllowance::full_at`, `Hints::logged`, `Ids::random`,
-//!     `Commits::queue`, `Forgotten::lost`, `DiskReads`, `PendingCommits::waiting`, `EndedSessions`, `Resumes::away`,
+//!     `Commits::queue`, `Commits::attempts`, `Forgotten::lost`, `DiskReads`, `PendingCommits::waiting`, `EndedSessions`, `Resumes::away`,
 //!     `Resumes::by_id`, a shard, those of `resume::kept`, `Calls`, `Call::state`, `Leases::state`, `Cleared`,
-//!     `Peer::wants`, `Peer::leaving`, `Peer::asked`, `CutOff::state`, `ChangedLoads`, `PressedElsewhere::receivers`,
+//!     `Peer::wants`, `Peer::leaving`, `Peer::asked`, `Peer::inbox`, `CutOff::state`, `ChangedLoads`, `PressedElsewhere::receivers`,
 //!     `Adapters`, that of a [`MoveTicket`], those of a [`Backplane`]. No other lock is taken while one of them is held.
 //! 23. `Taps::list`, then `Queue::waiting` of one tap; and a ring of the flight recorder, which a worker takes only if nobody
 //!     has it, or for some microseconds. No other lock is taken while one of them is held.
@@ -100,12 +100,12 @@ pub use activity::QueueSample;
 pub use backplane::{Backplane, Fetched, Lost, MoveTicket, Steady};
 pub use call::{CallOutcome, Gathered};
 pub use change::Reason;
-pub use commit::{Batch, CommitQueue, CommitTicket, Loading, Uncommitted};
+pub use commit::{Append, Appended, Batch, CommitQueue, CommitTicket, Loading, Once, Uncommitted, not_kept};
 pub use decide::Decision;
 pub use declared::{Declaration, Declared, Refused, SwitchedOff};
-pub use disk::{DiskRead, ReadQueue};
+pub use disk::{DiskRead, ReadKind, ReadQueue};
 pub use end::Ending;
-pub use history::{Found, Kept, LookTicket, Position, RecoverReason, Recovered};
+pub use history::{Ends, Found, Kept, LookTicket, MissingEntry, Position, RecoverReason, Recovered};
 pub use ids::{Ids, RequestId, SessionId, SubscriptionId};
 pub use leases::{GivenUp, LeaseAnswer, LeaseClaim, LeaseHold, LeaseHolder, LeaseKeeper, LeaseName, LeaseTicket};
 pub use lists::{

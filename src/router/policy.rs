@@ -203,6 +203,11 @@ impl Policy {
         self.chosen.load().channel(channel).history
     }
 
+    /// Whether any channel has history.
+    pub(super) fn keeps_history(&self) -> bool {
+        self.chosen.load().channels.values().any(|(channel, _)| channel.history.is_some())
+    }
+
     /// Whether the logs of the channel are on disk.
     pub(super) fn is_durable(&self, channel: &str) -> bool {
         self.chosen.load().channel(channel).durable

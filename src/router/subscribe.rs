@@ -104,18 +104,22 @@ impl Router {
         }
         let mut told = Some(told);
         for _ in 0..LOOKS_MAX {
-            let ahead = match self.look_ahead(now, &name, (session, wanted, observes), found.take())? {
-                LookNext::Subscribe(ahead) => ahead,
+            // Until the subscription is made, this node follows its log.
+            let (ahead, _following) = match self.look_ahead(now, &name, (session, wanted, observes), found.take())? {
+                LookNext::Subscribe(ahead, following) => (ahead, following),
                 LookNext::Wait(ticket) => return Ok(Some(ticket)),
             };
             // Held until the subscription is in the index, so that it receives each event once, replayed or live.
             let subscribed = self.history.with(&name, |log| {
-                if self.has_to_look(now, (&name, log), wanted.recover.as_ref(), &ahead) {
+                if self.has_to_look(now, (&name, log), wanted.recover.as_ref(), &ahead) || self.has_lost_place(log) {
                     return None;
                 }
                 let is_its_log = self.log_of(session, wanted, observes).as_ref() == Ok(&name);
-                let log = is_its_log.then_some((&name, log, ahead));
-                told.take().map(|told| self.subscribe_with(now, session, (wanted, observes), log, told))
+                let own = is_its_log.then_some((&name, &mut *log, ahead));
+                let told = told.take()?;
+                let subscribed = self.subscribe_with(now, session, (wanted, observes), own, told);
+                self.has_subscribed(log);
+                Some(subscribed)
             });
             if let Some(subscribed) = subscribed {
                 return subscribed.map(|()| None);

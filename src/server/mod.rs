@@ -230,20 +230,20 @@ impl Server {
         router.declare(adapters.declared(&config));
         let router = router.with_metrics(Arc::clone(&metrics)).with_recorder(Arc::clone(&recorder));
         let (router, committing) = adapters.open_history(now, calendar(), router, &config)?;
-        let unjoined = config.cluster.is_on().then(|| Unjoined::open(&config)).transpose()?;
-        let (router, joining) = match unjoined {
-            Some(unjoined) => {
-                let router = unjoined.connect(router);
-                let (router, queue) = router.with_commits();
-                (router, Some((unjoined, queue)))
+        let (router, unjoined) = match config.cluster.is_on() {
+            true => {
+                let unjoined = Unjoined::open(&config)?;
+                let (router, events) = unjoined.connect(router).with_commits();
+                let (router, reads) = router.with_disk_reads();
+                (router, Some((unjoined, (events, reads))))
             }
-            None => (router, None),
+            false => (router, None),
         };
         let settings = Settings::new(config.limits.clone()).with_audit(adapters.audit());
         let settings = settings.with_metrics(Arc::clone(&metrics));
         let router = Arc::new(router);
         let committer = committing.map(|it| it.start(&router, &config)).transpose().map_err(AdapterError::from)?;
-        let cluster = joining.map(|(it, queue)| it.join(&router, queue)).transpose()?;
+        let cluster = unjoined.map(|(it, queues)| it.join(&router, queues)).transpose()?;
         let broker = Broker {
             router,
             metrics,

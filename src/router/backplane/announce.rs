@@ -14,6 +14,7 @@ use super::message::{Application, Change, Message, State, Subscribed};
 use super::narrowing::Narrowing;
 use super::{Backplane, Cluster};
 use crate::router::Router;
+use crate::router::history::LogName;
 use crate::router::ids::Serial;
 use crate::router::index::{Audience, Observes, Subscription, audiences};
 use crate::router::policy::Policy;
@@ -26,14 +27,21 @@ pub(super) struct Announced(Mutex<Current>);
 
 #[derive(Default)]
 struct Current {
-    /// How many subscriptions want something.
-    wanted: BTreeMap<Want, usize>,
+    /// What subscriptions want.
+    wanted: BTreeMap<Want, Wanted>,
     /// What each subscription to events wants. Kept, because the policy from which it follows can change.
     of_subscriptions: BTreeMap<Serial, Wants>,
     /// The registered sessions, by number.
     sessions: BTreeMap<u64, Arc<Session>>,
     /// The subscriptions that other nodes choose.
     chosen: BTreeMap<Serial, Arc<Subscription>>,
+}
+
+/// How many subscriptions want something, and since which stamp.
+#[derive(Clone, Copy)]
+struct Wanted {
+    count: usize,
+    since: u64,
 }
 
 /// Events that a subscription wants.
@@ -185,6 +193,9 @@ impl Cluster {
         let message = Message::Change(change);
         for peer in self.peers.load().iter() {
             let number = self.send(peer, &message);
+            if let Some(number) = number {
+                peer.acknowledged().told(number);
+            }
             if let (Some(number), Some(session)) = (number, by) {
                 peer.acknowledged().wait(number, session);
             }
@@ -215,9 +226,10 @@ impl Router {
         for subscription in held.iter().filter(|it| !is_chosen(it)) {
             let wants = wants_of(&self.policy, subscription);
             for want in &wants {
-                let count = current.wanted.entry(want.clone()).or_default();
-                *count += 1;
-                if *count == 1 {
+                let new = Wanted { count: 0, since: self.ids.stamp() };
+                let wanted = current.wanted.entry(want.clone()).or_insert(new);
+                wanted.count += 1;
+                if wanted.count == 1 {
                     cluster.tell_all(None, want.change(true));
                 }
             }
@@ -270,10 +282,13 @@ impl Router {
         }
         let mut current = cluster.announced.0.lock();
         for want in &wants {
-            let count = current.wanted.entry(want.clone()).or_default();
-            *count += 1;
-            if *count == 1 {
-                cluster.tell_all(Some(&subscription.session), want.change(true));
+            let new = Wanted { count: 0, since: self.ids.stamp() };
+            let wanted = current.wanted.entry(want.clone()).or_insert(new);
+            wanted.count += 1;
+            match wanted.count {
+                1 => cluster.tell_all(Some(&subscription.session), want.change(true)),
+                // Peers may not have taken yet that another one wants it.
+                _ => cluster.peers.load().iter().for_each(|it| it.acknowledged().wait_for_all(&subscription.session)),
             }
         }
         current.of_subscriptions.insert(subscription.serial, wants);
@@ -291,12 +306,29 @@ impl Router {
             );
         }
         for want in current.of_subscriptions.remove(&subscription.serial).into_iter().flatten() {
-            let Some(count) = current.wanted.get_mut(&want) else { continue };
-            *count -= 1;
-            if *count == 0 {
+            let Some(wanted) = current.wanted.get_mut(&want) else { continue };
+            wanted.count -= 1;
+            if wanted.count == 0 {
                 current.wanted.remove(&want);
                 cluster.tell_all(Some(&subscription.session), want.change(false));
             }
         }
+    }
+
+    /// The stamp since which this node wants the events of a log. `None`: it does not.
+    pub(in crate::router) fn wanted_since(&self, log: &LogName<'_>) -> Option<u64> {
+        let cluster = self.cluster.as_ref()?;
+        let channel = |name: &str, shared| Want::Channel { channel: Box::from(name), shared };
+        let shared = log.owner.is_none();
+        let wants =
+            [Some(channel(log.channel, shared)), Some(channel("*", shared)), log.owner.map(|it| Want::User(it.into()))];
+        let current = cluster.announced.0.lock();
+        wants.into_iter().flatten().filter_map(|want| current.wanted.get(&want)).map(|wanted| wanted.since).min()
+    }
+
+    /// Lets a log be checked when every peer knows that its events are wanted here.
+    pub(in crate::router) fn check_when_announced(&self, log: &LogName<'_>) {
+        let Some(cluster) = &self.cluster else { return };
+        cluster.peers.load().iter().for_each(|peer| peer.acknowledged().check(log.stored()));
     }
 }

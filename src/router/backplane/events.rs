@@ -3,10 +3,11 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::message::{Message, Sent, SentScope};
+use super::message::{Message, Place, Sent, SentScope};
 use super::peer::{Lost, Peer};
 use crate::router::fan_out::Delivery;
 use crate::router::forms::Forms;
+use crate::router::history::Position;
 use crate::router::index::receivers::Receivers;
 use crate::router::index::{Matches, Subscription};
 use crate::router::outbox::OnFull;
@@ -30,7 +31,7 @@ impl<'a> SentScope<'a> {
         match self {
             Self::User(user) => Scope::User(user),
             Self::Shared(user) => Scope::Shared(user),
-            Self::All => Scope::Shared(None),
+            Self::All | Self::Watchers => Scope::Shared(None),
         }
     }
 }
@@ -44,17 +45,24 @@ impl Router {
         sender: &Session,
         envelope: &Envelope<'_>,
         scope: SentScope<'_>,
+        place: Option<Place<'_>>,
     ) -> Option<usize> {
         self.cluster.as_ref()?;
-        Some(self.forward_to_peers(now, sender, envelope, scope))
+        Some(self.forward_to_peers(now, sender, envelope, (scope, place)))
     }
 
     #[cold]
-    fn forward_to_peers(&self, now: Instant, sender: &Session, envelope: &Envelope<'_>, scope: SentScope<'_>) -> usize {
+    fn forward_to_peers(
+        &self,
+        now: Instant,
+        sender: &Session,
+        envelope: &Envelope<'_>,
+        (scope, place): (SentScope<'_>, Option<Place<'_>>),
+    ) -> usize {
         let Some(cluster) = &self.cluster else { return 0 };
         // A call over HTTP has its answer before a report could arrive.
         let number = if sender.is_call() { 0 } else { sender.number };
-        let event = Sent { sender: number, source: &sender.source, scope, text: envelope.text() };
+        let event = Sent { sender: number, source: &sender.source, scope, text: envelope.text(), place };
         let peers = cluster.peers.load();
         let wanting = peers.iter().filter(|peer| peer.wants(&envelope.triple().channel, &event));
         let given = wanting.filter(|peer| cluster.send(peer, &Message::Event(event)).is_some());
@@ -68,6 +76,9 @@ impl Router {
 
     /// An event of a peer, for the sessions here that match it.
     pub(super) fn event_from(&self, now: Instant, peer: &Arc<Peer>, event: &Sent<'_>) {
+        if event.place.is_some() {
+            return self.logged_from(now, peer, event);
+        }
         let Ok(envelope) = decode(event.text, DecodeLimits::OWN) else { return };
         let facts = self.policy.facts(envelope.triple());
         if facts.protected {
@@ -75,6 +86,7 @@ impl Router {
         }
         let matches = match event.scope {
             SentScope::All => self.subscribers_of_all(&facts),
+            SentScope::Watchers => self.watchers(&facts),
             SentScope::User(_) | SentScope::Shared(_) => self.subscribers(&facts, event.scope.scope()),
         };
         let mut forms = Forms::new(&envelope, event.source, event.scope.scope());
@@ -98,7 +110,8 @@ impl Router {
         }
         let scope = event.scope.scope();
         let matches = self.subscribers(&facts, scope);
-        let mut forms = Forms::new(&envelope, event.source, scope);
+        let position = event.place.map(|place| place.position());
+        let mut forms = placed_forms(Forms::new(&envelope, event.source, scope), position.as_ref());
         let mut delivery = Delivery::new(now, Some(peer.node()), facts.on_full, false);
         let mut members: Vec<_> = members_here(&matches, group).collect();
         let chosen = SubscriptionId::from_number(subscription);
@@ -120,7 +133,8 @@ impl Router {
         let lists = || matches.iter().flat_map(Receivers::iter);
         let Some(group) = lists().find(|it| it.id == id).and_then(|it| it.group.clone()) else { return };
         let is_elsewhere = |it: &&Arc<Subscription>| it.session.remote().is_none_or(|remote| !remote.is_at(peer));
-        let mut forms = Forms::new(&envelope, event.source, scope);
+        let position = event.place.map(|place| place.position());
+        let mut forms = placed_forms(Forms::new(&envelope, event.source, scope), position.as_ref());
         let mut delivery = Delivery::new(now, None, facts.on_full, false);
         let mut members = lists().filter(|it| it.group.as_ref() == Some(&group)).filter(is_elsewhere);
         members.any(|member| delivery.push(member, &mut forms));
@@ -136,6 +150,13 @@ impl Router {
             // A session that is ending receives nothing more.
             subscription.session.push(now, frame.clone(), OnFull::Close).ok();
         }
+    }
+}
+
+fn placed_forms<'e>(forms: Forms<'e>, position: Option<&'e Position>) -> Forms<'e> {
+    match position {
+        Some(position) => forms.at(position),
+        None => forms,
     }
 }
 

@@ -10,6 +10,7 @@ use zeroize::Zeroizing;
 use super::load::Load;
 use super::moving::message::Moving;
 use super::narrowing::Narrowing;
+use crate::router::history::Position;
 
 /// The bytes of a message beside its longest text.
 const ROOM: usize = 2048;
@@ -114,6 +115,8 @@ pub(in crate::router) enum Message<'a> {
         lease: LeaseOf<'a>,
         answer: LeaseGiven,
     },
+    /// Nothing. That it is acknowledged shows that what precedes it is in force.
+    Mark,
     /// A session moves from one node to another.
     Moving(#[serde(borrow)] Moving<'a>),
 }
@@ -157,6 +160,31 @@ pub(in crate::router) struct Sent<'a> {
     pub(in crate::router) scope: SentScope<'a>,
     /// As its publisher sent it.
     pub(in crate::router) text: &'a str,
+    /// Its place in a log, if its channel has history.
+    #[serde(borrow)]
+    pub(in crate::router) place: Option<Place<'a>>,
+}
+
+/// The place of an event in a log, as the stream has decided it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(in crate::router) struct Place<'a> {
+    pub(in crate::router) offset: u64,
+    pub(in crate::router) epoch: &'a str,
+    /// The sender appended the event before it, too.
+    pub(in crate::router) follows: bool,
+    /// It is one of the copies of an adapter's event for all users.
+    pub(in crate::router) to_all: bool,
+}
+
+impl Place<'_> {
+    pub(in crate::router) fn position(&self) -> Position {
+        Position { offset: self.offset, epoch: self.epoch.into() }
+    }
+}
+
+/// The place of an event as it crosses a link.
+pub(in crate::router) fn placed(position: &Position, follows: bool, to_all: bool) -> Place<'_> {
+    Place { offset: position.offset, epoch: &position.epoch, follows, to_all }
 }
 
 /// The users whom an event concerns.
@@ -168,6 +196,8 @@ pub(in crate::router) enum SentScope<'a> {
     Shared(Option<&'a str>),
     /// Of a user-scoped channel: every user's.
     All,
+    /// The same, for services and observers of all users alone: users get copies that are in their logs.
+    Watchers,
 }
 
 /// A request on its way to a handler of another node.
@@ -297,7 +327,8 @@ impl Message<'_> {
             | Self::Cleared { .. }
             | Self::ReadValues
             | Self::AskLease { .. }
-            | Self::Lease { .. } => 0,
+            | Self::Lease { .. }
+            | Self::Mark => 0,
             Self::Control(bytes) => bytes.len(),
             Self::Moving(moving) => moving.text_len(),
         };

@@ -7,7 +7,8 @@
 //! stand-in, too, for its requester.
 //!
 //! `message` is what is said, `peer` what is known of a peer, `acknowledged` which changes it has taken, `cut_off` what is
-//! remembered of one that is lost, `events` and `requests` are how both cross a link. `narrowing` is what sessions elsewhere may
+//! remembered of one that is lost, `inbox` holds back what must not overtake an event of a log, `events` and `requests`
+//! are how both cross a link. `narrowing` is what sessions elsewhere may
 //! receive, `load` how busy they are, `pressure` how publishers wait for their queues. `retained` are the values that a cluster
 //! keeps, `moving` is how a session gets to another node. Nothing here waits: what a link cannot
 //! take breaks it, and its peer's stand-ins end.
@@ -16,6 +17,7 @@ mod acknowledged;
 mod announce;
 mod cut_off;
 mod events;
+mod inbox;
 pub(super) mod load;
 pub(super) mod message;
 pub(super) mod moving;
@@ -33,9 +35,11 @@ use arc_swap::ArcSwap;
 use tokio::sync::Notify;
 use zeroize::Zeroizing;
 
+use crate::router::history::LogName;
 use crate::router::session::{Role, Session};
 use crate::router::{Application, Router};
 use crate::store::history::Place;
+use acknowledged::Checks;
 use announce::Announced;
 use cut_off::CutOff;
 use load::ChangedLoads;
@@ -129,6 +133,12 @@ impl Router {
         self.forget_and_begin(now, cluster, node);
         cluster.cut_off.found(node);
         cluster.announced.snapshot(&*cluster.plane, node);
+        if let Some(peer) = cluster.peer(node) {
+            // Until it knows what is wanted here, it does not send what it appends to logs.
+            if let Some(number) = cluster.send(&peer, &Message::Mark) {
+                peer.acknowledged().check_all(number);
+            }
+        }
     }
 
     /// The link to a node broke, and begins anew. What the node announced is void, but it may still get what this one does.
@@ -161,6 +171,8 @@ impl Router {
         cluster.peers.rcu(|peers| peers.iter().filter(|peer| peer.node() != node).cloned().collect::<Vec<_>>());
         self.forget_peer(now, &peer);
         self.tell_gap(now, lost);
+        // What it has appended to logs, and not sent any more.
+        self.check_all_logs();
     }
 
     /// Every link is lost, because this node stood still.
@@ -174,8 +186,13 @@ impl Router {
 
     /// A node has taken every message up to this number.
     pub fn peer_acknowledged(&self, node: &str, number: u64) {
-        if let Some(peer) = self.cluster.as_ref().and_then(|cluster| cluster.peer(node)) {
-            peer.acknowledged().reached(number);
+        let Some(peer) = self.cluster.as_ref().and_then(|cluster| cluster.peer(node)) else { return };
+        let Checks { all, logs } = peer.acknowledged().reached(number);
+        if all {
+            return self.check_all_logs();
+        }
+        for log in &logs {
+            self.check_log(&LogName::from(log));
         }
     }
 
@@ -189,36 +206,49 @@ impl Router {
     pub fn peer_says(&self, now: Instant, node: &str, bytes: &[u8]) -> bool {
         let Some(peer) = self.cluster.as_ref().and_then(|cluster| cluster.peer(node)) else { return true };
         let Some(message) = Message::read(bytes) else { return false };
-        match message {
-            Message::Snapshot { changes } => self.begin_anew(now, &peer, &changes),
-            Message::Change(change) => self.changed(now, &peer, &change),
-            Message::Event(event) => self.event_from(now, &peer, &event),
-            Message::Grouped { subscription, group, event } => {
-                self.grouped_from(now, &peer, (subscription, group), &event);
-            }
-            Message::Returned { subscription, event } => self.returned_from(now, &peer, subscription, &event),
-            Message::Request(request) => self.request_from(now, &peer, &request),
-            Message::Gone(part) => self.gone_from(now, &peer, part),
-            Message::Answer { part, sender, more, text } => self.answer_from(now, &peer, (part, sender), more, text),
-            Message::Failed { part, code, words } => self.failure_from(now, &peer, part, code, words),
-            Message::Cancel { part, late } => self.cancel_from(now, &peer, part, late),
-            Message::Loads(loads) => peer.set_loads(&loads),
-            Message::Pressed { sender, receiver } => self.pressed_from(now, &peer, sender, receiver),
-            Message::Relieved { receiver } => peer.relieved(now, receiver),
-            Message::Control(bytes) => peer.take_control(bytes),
-            Message::Retained { revision, is_event, by_service, event } => {
-                self.retained_from(now, &peer, &event, (revision, is_event, by_service));
-            }
-            Message::Cleared { revision, user, triple, target } => {
-                let place = Place { user: user.map(Box::from), triple: triple.into(), target: target.map(Box::from) };
-                self.take_over_value(now, &place, None, revision);
-            }
-            Message::ReadValues => self.note_values_missed(),
-            Message::AskLease { claim, lease } => self.lease_asked(now, &peer, claim, lease),
-            Message::Lease { claim, lease, answer } => self.lease_told(now, &peer, claim, lease, answer),
-            Message::Moving(moving) => self.moving_from(now, &peer, &moving),
+        if message.is_announcement() {
+            self.handle(now, &peer, &message);
+        } else if peer.inbox.begin(bytes) {
+            self.handle(now, &peer, &message);
+            self.handle_held(now, &peer);
         }
         true
+    }
+
+    fn handle(&self, now: Instant, peer: &Arc<Peer>, message: &Message<'_>) {
+        match message {
+            Message::Snapshot { changes } => self.begin_anew(now, peer, changes),
+            Message::Change(change) => self.changed(now, peer, change),
+            Message::Event(event) => self.event_from(now, peer, event),
+            Message::Grouped { subscription, group, event } => {
+                self.grouped_from(now, peer, (*subscription, group), event);
+            }
+            Message::Returned { subscription, event } => self.returned_from(now, peer, *subscription, event),
+            Message::Request(request) => self.request_from(now, peer, request),
+            Message::Gone(part) => self.gone_from(now, peer, *part),
+            Message::Answer { part, sender, more, text } => {
+                self.answer_from(now, peer, (*part, *sender), *more, text);
+            }
+            Message::Failed { part, code, words } => self.failure_from(now, peer, *part, code, words),
+            Message::Cancel { part, late } => self.cancel_from(now, peer, *part, *late),
+            Message::Loads(loads) => peer.set_loads(loads),
+            Message::Pressed { sender, receiver } => self.pressed_from(now, peer, *sender, *receiver),
+            Message::Relieved { receiver } => peer.relieved(now, *receiver),
+            Message::Control(bytes) => peer.take_control(bytes),
+            Message::Retained { revision, is_event, by_service, event } => {
+                self.retained_from(now, peer, event, (*revision, *is_event, *by_service));
+            }
+            Message::Cleared { revision, user, triple, target } => {
+                let (triple, target) = (Box::from(*triple), target.map(Box::from));
+                let place = Place { user: user.map(Box::from), triple, target };
+                self.take_over_value(now, &place, None, *revision);
+            }
+            Message::ReadValues => self.note_values_missed(),
+            Message::AskLease { claim, lease } => self.lease_asked(now, peer, *claim, *lease),
+            Message::Lease { claim, lease, answer } => self.lease_told(now, peer, *claim, *lease, *answer),
+            Message::Moving(moving) => self.moving_from(now, peer, moving),
+            Message::Mark => {}
+        }
     }
 }
 

@@ -9,6 +9,7 @@ use parking_lot::{Mutex, RwLock};
 
 use super::Backplane;
 use super::acknowledged::Acknowledged;
+use super::inbox::Inbox;
 use super::message::{Application, Change, Id, Message, Part, Sent, SentScope, State, Subscribed};
 use super::pressure::Reports;
 use super::remote::Remote;
@@ -45,6 +46,8 @@ pub(in crate::router) struct Peer {
     reports: Reports,
     /// A queue that counts as over half while the window of the link is.
     window: Arc<Session>,
+    /// What has arrived and waits.
+    pub(super) inbox: Inbox,
 }
 
 /// The events that a peer wants.
@@ -94,6 +97,7 @@ impl Peer {
             asked: Mutex::default(),
             reports: Reports::default(),
             window,
+            inbox: Inbox::default(),
         }
     }
 
@@ -131,6 +135,7 @@ impl Peer {
             SentScope::User(user) => wants.users.contains(user) || of(&wants.all),
             SentScope::Shared(_) => of(&wants.shared),
             SentScope::All => !wants.users.is_empty() || of(&wants.all),
+            SentScope::Watchers => of(&wants.all),
         }
     }
 
@@ -216,6 +221,7 @@ impl Router {
         self.leases_unanswered(peer);
         self.note_values_missed();
         self.moves_lost(now, peer);
+        peer.inbox.clear();
         if let Some(cluster) = &self.cluster {
             cluster.cut_off.lost(now, peer.node());
         }

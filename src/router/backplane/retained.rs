@@ -67,7 +67,7 @@ impl Router {
         is_event: bool,
     ) -> (usize, Awaited) {
         let Some(cluster) = &self.cluster else { return (0, Awaited::default()) };
-        let event = Sent { sender, source: author.source, scope: scope.into(), text: envelope.text() };
+        let event = Sent { sender, source: author.source, scope: scope.into(), text: envelope.text(), place: None };
         let message = Message::Retained { revision, is_event, by_service: author.is_service, event };
         let (mut nodes, mut awaited) = (0, Awaited::default());
         for peer in cluster.peers.load().iter() {
@@ -93,7 +93,7 @@ impl Router {
             SentScope::User(user) => Scope::User(user),
             SentScope::Shared(user) => Scope::Shared(user),
             // A value belongs to one user, or is shared.
-            SentScope::All => return,
+            SentScope::All | SentScope::Watchers => return,
         };
         if facts.protected {
             return;

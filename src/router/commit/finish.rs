@@ -49,7 +49,7 @@ impl Router {
     fn finish_event(
         &self,
         now: Instant,
-        mut event: Uncommitted,
+        event: Uncommitted,
         planned: Result<Planned, Refusal>,
         revised: &[(&Change, u64)],
     ) {
@@ -57,6 +57,27 @@ impl Router {
             Err(refusal) => self.refuse_committed(now, &event, refusal),
             Ok(planned) => self.deliver_committed(now, &event, &planned, revised),
         };
+        self.complete_event(now, event, routed);
+    }
+
+    /// Refuses an event that was not stored.
+    pub(super) fn refuse_event(&self, now: Instant, event: Uncommitted, refusal: Refusal) {
+        let refused = self.refuse_committed(now, &event, refusal);
+        self.complete_event(now, event, refused);
+    }
+
+    /// Publishes an event that need not be stored, and has waited for earlier ones only.
+    pub(super) fn finish_unstored(&self, now: Instant, event: Uncommitted) {
+        self.finish_event(now, event, Ok(Planned::Unstored), &[]);
+    }
+
+    /// Says what became of an event that waited, to its sender and to what waits for it. No lock is held.
+    pub(in crate::router) fn complete_event(
+        &self,
+        now: Instant,
+        mut event: Uncommitted,
+        routed: Result<Routed, Refusal>,
+    ) {
         let outcome = routed.map_err(|refusal| Denied { refusal, is_request: false });
         if let Some(rest) = event.rest.take() {
             self.note_will(now, &event.sender, outcome.as_ref().err().map(|denied| &denied.refusal), rest);

@@ -9,8 +9,9 @@
 //! `queue` is where they wait, `plan` says what is written, `finish` is what follows, `awaited` is what
 //! has to follow on other nodes before a sender is told, `pending` counts what waits of a session.
 //! `forgotten` is what a reload has ended and the disk still has, `lost` is what the disk has lost, and `load` takes over what a
-//! file has.
+//! file has. In a cluster, JetStream takes the place of the disk: `append`.
 
+mod append;
 mod awaited;
 mod finish;
 mod forgotten;
@@ -20,18 +21,21 @@ mod pending;
 mod plan;
 mod queue;
 
+pub use append::{Append, Appended, Once, unavailable as not_kept};
 use forgotten::Forgotten;
 pub use load::Loading;
 pub(super) use pending::PendingCommits;
 pub use plan::Batch;
 pub use queue::CommitQueue;
 
+use std::collections::HashMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
+use parking_lot::Mutex;
 use tokio::sync::oneshot;
 use wire::{Envelope, ErrorCode, Refusal};
 
@@ -53,13 +57,15 @@ pub struct Uncommitted {
     outcome: Option<oneshot::Sender<Result<Routed, Denied>>>,
     /// What follows it, if it is a will.
     rest: Option<Rest>,
+    /// Dropped with it, which tells what has stored it.
+    delivered: Option<oneshot::Sender<()>>,
     _place: Place,
 }
 
 impl Uncommitted {
     fn new(at: Instant, sender: &Arc<Session>, (text, to): (Box<str>, To), place: Place) -> Self {
         sender.commits.begin();
-        Self { at, sender: Arc::clone(sender), text, to, outcome: None, rest: None, _place: place }
+        Self { at, sender: Arc::clone(sender), text, to, outcome: None, rest: None, delivered: None, _place: place }
     }
 
     /// The length of its text, in bytes.
@@ -117,6 +123,8 @@ pub(super) struct Commits {
     waiting: Arc<Waiting>,
     /// What the disk still has although a reload has ended it.
     pub(super) forgotten: Forgotten,
+    /// In a cluster: the senders of the events that are being stored, by what names the attempt.
+    attempts: Mutex<HashMap<[u8; 16], Arc<Session>>>,
 }
 
 impl Router {

@@ -70,6 +70,14 @@ impl CommitQueue {
         Ok(())
     }
 
+    /// Puts an event at the end that another queue had.
+    ///
+    /// # Errors
+    /// No more events are taken in. The event is returned.
+    pub fn pass_on(&self, event: Uncommitted) -> Result<(), Uncommitted> {
+        self.send(Box::new(event)).map_err(|event| *event)
+    }
+
     /// Lets the thread that waits for events do something else.
     pub(super) fn wake(&self) {
         self.0.state.lock().is_woken = true;

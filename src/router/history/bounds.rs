@@ -35,6 +35,16 @@ impl Due {
     pub(super) fn remove(&mut self, at: Instant, log: &Log) {
         self.by_time.remove(&(at, log.number));
     }
+
+    /// Takes out those that are due.
+    pub(super) fn due(&mut self, now: Instant) -> Vec<Arc<Log>> {
+        let later = self.by_time.split_off(&(now, u64::MAX));
+        std::mem::replace(&mut self.by_time, later).into_values().collect()
+    }
+
+    fn first(&self) -> Option<Instant> {
+        self.by_time.first_key_value().map(|((at, _), _)| *at)
+    }
 }
 
 /// How long after an entry its log is looked at: a little later than needed, so that there is something to drop.
@@ -45,7 +55,8 @@ pub(super) fn check_after(bounds: &LogBounds) -> Duration {
 impl History {
     /// When the next log is to be looked at.
     pub(in crate::router) fn deadline(&self) -> Option<Instant> {
-        self.due.lock().by_time.first_key_value().map(|((at, _), _)| *at)
+        let gap = self.gaps.lock().first();
+        self.due.lock().first().into_iter().chain(gap).min()
     }
 
     /// Lets every log be looked at as soon as possible, because bounds have changed.
@@ -58,6 +69,7 @@ impl History {
 impl Router {
     /// Drops entries that are too old, and forgets logs that have been empty for long.
     pub(in crate::router) fn expire_history(&self, now: Instant) {
+        self.read_gaps(now);
         for _ in 0..LOGS_A_SWEEP {
             let first = {
                 let mut due = self.history.due.lock();
@@ -90,6 +102,14 @@ impl Router {
         }
         if let Some(front) = locked.state.front() {
             return Some(front.at + check_after(&bounds));
+        }
+        if self.is_clustered() {
+            self.keep_cursor(locked);
+            if locked.is_followed() {
+                return Some(now + REMEMBERED);
+            }
+            locked.remove();
+            return None;
         }
         if is_on_disk {
             // The thread that commits forgets it, so that it does not between a plan and its commit.

@@ -6,12 +6,14 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use parking_lot::Mutex;
 
 use super::Position;
+use super::arrive::Arrived;
+use super::clustered::Arrivals;
 use crate::config::LogBounds;
 use crate::websocket::{Frame, FrameMemory};
 
@@ -80,13 +82,37 @@ pub(super) struct Log {
     /// The memory of its entries, to be read without the lock.
     pub(super) bytes: AtomicUsize,
     pub(super) state: Mutex<State>,
+    /// In a cluster: the subscriptions that are being made after the log was read from the stream.
+    subscribing: AtomicUsize,
+}
+
+/// A subscription that is being made. While there is one, this node follows the log.
+pub(in crate::router) struct Subscribing(Arc<Log>);
+
+impl Subscribing {
+    pub(super) fn new(log: &Arc<Log>) -> Self {
+        log.subscribing.fetch_add(1, Ordering::AcqRel);
+        Self(Arc::clone(log))
+    }
+}
+
+impl Drop for Subscribing {
+    fn drop(&mut self) {
+        self.0.subscribing.fetch_sub(1, Ordering::AcqRel);
+    }
 }
 
 impl Log {
     /// A log that holds nothing.
     pub(super) fn new(number: u64, key: &str, epoch: Arc<str>) -> Self {
         let state = State::new(epoch, LOG_BYTES + 2 * key.len());
-        Self { number, key: Box::from(key), bytes: AtomicUsize::new(0), state: Mutex::new(state) }
+        let (bytes, subscribing) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        Self { number, key: Box::from(key), bytes, state: Mutex::new(state), subscribing }
+    }
+
+    /// Whether a subscription is being made.
+    pub(super) fn is_subscribed_soon(&self) -> bool {
+        self.subscribing.load(Ordering::Acquire) > 0
     }
 }
 
@@ -110,6 +136,10 @@ pub(in crate::router) struct State {
     pub(super) is_removed: bool,
     /// Counts the memory of entries that only replays have. Set when the first one begins.
     pub(super) memory: Option<Arc<FrameMemory>>,
+    /// In a cluster: the events that arrive.
+    pub(super) arrivals: Arrivals<Arrived>,
+    /// When events that are missing are to be read.
+    pub(super) gap_due: Option<Instant>,
 }
 
 impl State {
@@ -126,6 +156,16 @@ impl State {
             emptied: None,
             is_removed: false,
             memory: None,
+            arrivals: Arrivals::default(),
+            gap_due: None,
+        }
+    }
+
+    /// Lets the log end with this event, whose successor is about to enter. What was kept in memory stays if it ends there.
+    pub(super) fn place(&mut self, last: &Position) {
+        if (&self.epoch, self.last) != (&last.epoch, last.offset) {
+            self.clear();
+            (self.epoch, self.last) = (Arc::clone(&last.epoch), last.offset);
         }
     }
 

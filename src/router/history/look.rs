@@ -15,6 +15,8 @@ use wire::{Pattern, Refusal};
 
 use super::counted::{Counted, OnDisk};
 use super::durable::address_of;
+use super::ends::{Ends, Follow};
+use super::log::Subscribing;
 use super::recover::{RecoverReason, Start};
 use super::replay::Reader;
 use super::{Locked, LogName};
@@ -37,23 +39,31 @@ pub(in crate::router) enum Ahead {
     Counted(Box<Counted>),
     /// The disk no longer has all that is wanted.
     Lost(RecoverReason),
+    /// Where the log of a cluster is.
+    Ends(Ends),
 }
 
 /// What a subscription has found on the disk.
 pub struct Found {
-    outcome: Result<Ahead, Refusal>,
-    tries: u8,
+    pub(super) outcome: Result<Ahead, Refusal>,
+    pub(super) tries: u8,
+    /// In a cluster, keeps this node at the log until the subscription is made.
+    pub(super) following: Option<Subscribing>,
 }
 
 /// What a subscription waits for that needs events from the disk.
 pub struct LookTicket(oneshot::Receiver<Found>);
 
 impl LookTicket {
+    pub(super) fn new(found: oneshot::Receiver<Found>) -> Self {
+        Self(found)
+    }
+
     /// Ready when the events were counted.
     pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Found> {
         let Poll::Ready(found) = std::pin::Pin::new(&mut self.0).poll(cx) else { return Poll::Pending };
         // The broker ends.
-        Poll::Ready(found.unwrap_or_else(|_| Found { outcome: Err(unreadable()), tries: 0 }))
+        Poll::Ready(found.unwrap_or_else(|_| Found { outcome: Err(unreadable()), tries: 0, following: None }))
     }
 }
 
@@ -69,6 +79,7 @@ pub(in crate::router) struct Look {
     /// What was found on the disk.
     on_disk: OnDisk,
     tries: u8,
+    following: Option<Subscribing>,
     answer: oneshot::Sender<Found>,
 }
 
@@ -97,7 +108,7 @@ impl Look {
             Err(refusal) => Err(refusal),
         };
         // The session may have ended.
-        self.answer.send(Found { outcome, tries }).ok();
+        self.answer.send(Found { outcome, tries, following: self.following }).ok();
     }
 
     /// Counts an entry if it is to be received. Returns `false` if no other one is.
@@ -116,7 +127,8 @@ impl Look {
 
 /// What a subscription does next.
 pub(in crate::router) enum Next {
-    Subscribe(Ahead),
+    /// What was counted, and what keeps this node at the log meanwhile.
+    Subscribe(Ahead, Option<Subscribing>),
     Wait(LookTicket),
 }
 
@@ -130,20 +142,28 @@ impl Router {
         (session, wanted, observes): (&Arc<Session>, &Subscribe, Option<&Observes>),
         found: Option<Found>,
     ) -> Result<Next, Refusal> {
-        let tries = match found {
+        let (tries, following) = match found {
             Some(Found { outcome: Err(refusal), .. }) => return Err(refusal),
-            Some(Found { outcome: Ok(ahead), tries }) => match ahead {
-                Ahead::Counted(counted) if !self.is_continued(name, &counted) => tries,
-                ahead => return Ok(Next::Subscribe(ahead)),
+            Some(Found { outcome: Ok(ahead), tries, following }) => match ahead {
+                Ahead::Ends(ends) => match self.follow(now, name, ends, following)? {
+                    Follow::Begun(following) => (0, Some(following)),
+                    Follow::Waits(ticket) => return Ok(Next::Wait(ticket)),
+                },
+                Ahead::Counted(counted) if !self.is_continued(name, &counted) => (tries, following),
+                ahead => return Ok(Next::Subscribe(ahead, following)),
             },
-            None => 0,
+            None if self.is_clustered() => return self.read_ends(name).map(Next::Wait),
+            None => (0, None),
         };
-        let nothing = Ok(Next::Subscribe(Ahead::Nothing));
-        let (Some(recover), Some(log)) = (&wanted.recover, self.history.find(name)) else { return nothing };
+        let (Some(recover), Some(log)) = (&wanted.recover, self.history.find(name)) else {
+            return Ok(Next::Subscribe(Ahead::Nothing, following));
+        };
         let reader = Reader { session, pattern: &wanted.pattern, observes, owner: name.owner };
         let (Start { mut counted, only_on_disk }, later, last) = {
             let mut state = log.state.lock();
-            let Ok(start) = self.start(now, name, &state, recover) else { return nothing };
+            let Ok(start) = self.start(now, name, &state, recover) else {
+                return Ok(Next::Subscribe(Ahead::Nothing, following));
+            };
             let later = state.snapshot(start.counted.from);
             if start.only_on_disk.is_some() {
                 state.memory = state.memory.take().or_else(|| session.outbox().memory().cloned());
@@ -152,7 +172,7 @@ impl Router {
         };
         counted.add(later, last, &|address| self.may_have(&reader, &session.permissions(), address));
         match only_on_disk.filter(|_| counted.count < counted.most) {
-            None => Ok(Next::Subscribe(Ahead::Counted(Box::new(counted)))),
+            None => Ok(Next::Subscribe(Ahead::Counted(Box::new(counted)), following)),
             Some(_) if tries >= TRIES_MAX => Err(unreadable()),
             Some(offsets) => {
                 let (answer, ticket) = oneshot::channel();
@@ -169,7 +189,7 @@ impl Router {
                 let not_before = self.millis_ago(now, ttl);
                 let session = Arc::clone(session);
                 let tries = tries + 1;
-                let look = Look { session, pattern, observes, not_before, counted, on_disk, tries, answer };
+                let look = Look { session, pattern, observes, not_before, counted, on_disk, tries, following, answer };
                 self.read(DiskRead { range, pin, purpose: Purpose::Look(Box::new(look)) })?;
                 Ok(Next::Wait(LookTicket(ticket)))
             }
@@ -197,7 +217,7 @@ impl Router {
         let goes_on = match ahead {
             Ahead::Counted(counted) => counted.goes_on_in(&log.state),
             Ahead::Lost(_) => true,
-            Ahead::Nothing => false,
+            Ahead::Nothing | Ahead::Ends(_) => false,
         };
         !goes_on && self.start(now, name, &log.state, recover).is_ok_and(|start| start.only_on_disk.is_some())
     }

@@ -9,10 +9,16 @@
 //! `log` is one log, `epochs` names their lives, `publish` puts events in, `recover` and `replay` bring them back, `known`
 //! has the ids of events with `once`, `bounds` keeps memory and age within bounds, `durable` is what commits need. Of a
 //! durable log, memory may have the last events only: `look` counts the others on the disk, and `from_disk` brings them back.
+//!
+//! In a cluster, JetStream takes the place of the disk, and decides offsets and epochs. `clustered` puts the events that
+//! arrive in their order, `arrive` delivers them, and `ends` is where a log is, as the stream says.
 
+mod arrive;
 mod bounds;
+mod clustered;
 mod counted;
 mod durable;
+mod ends;
 mod epochs;
 mod from_disk;
 mod known;
@@ -38,7 +44,11 @@ use epochs::Epochs;
 use known::Known;
 use log::{Entry, Log, State};
 
+pub(super) use arrive::Arrived;
+pub use arrive::MissingEntry;
 pub(super) use durable::LoadedEntry;
+pub use ends::Ends;
+pub(super) use ends::Fill;
 pub(super) use from_disk::DiskEntry;
 pub(super) use known::{First, Name as IdName};
 pub(super) use look::{Ahead, Look, Next as LookNext};
@@ -114,6 +124,8 @@ pub(super) struct History {
     epochs: Mutex<Epochs>,
     known: Mutex<Known>,
     due: Mutex<Due>,
+    /// The logs of a cluster in which events are missing.
+    gaps: Mutex<Due>,
     /// Held while memory is taken from the largest logs.
     relieving: Mutex<()>,
 }
@@ -149,6 +161,7 @@ impl History {
             epochs: Mutex::new(Epochs::new(base)),
             known: Mutex::default(),
             due: Mutex::default(),
+            gaps: Mutex::default(),
             relieving: Mutex::default(),
         }
     }
@@ -164,7 +177,7 @@ impl History {
                 continue;
             }
             let outcome = act(&mut locked);
-            if locked.state.last == 0 {
+            if locked.state.last == 0 && !locked.is_followed() && !locked.state.is_removed {
                 locked.remove();
             }
             return outcome;
@@ -283,6 +296,9 @@ impl Locked<'_> {
         self.change(State::clear);
         if let Some(due) = self.state.due.take() {
             self.history.due.lock().remove(due, self.log);
+        }
+        if let Some(due) = self.state.gap_due.take() {
+            self.history.gaps.lock().remove(due, self.log);
         }
         self.state.is_removed = true;
         self.history.logs.remove(&*self.log.key);

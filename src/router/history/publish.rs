@@ -75,7 +75,28 @@ impl Router {
             }
         };
         let position = log.state.next();
-        let mut forms = Forms::new(envelope, &sender.source, scope).at(&position);
+        let published = self.publish_at(now, (log, bounds), sender, envelope, scope, facts, &position)?;
+        if let Some(name) = once {
+            let first = First { position, receivers: published.delivered.receivers };
+            let bounds = (limits.history.retry, limits.history.ids);
+            self.history.known.lock().insert(now, name, first, bounds);
+        }
+        Ok(published)
+    }
+
+    /// Puts an event into its log at this position, the next one, and delivers it.
+    #[expect(clippy::too_many_arguments, reason = "what is known of one event")]
+    pub(in crate::router) fn publish_at(
+        &self,
+        now: Instant,
+        (log, bounds): (&mut Locked<'_>, &LogBounds),
+        sender: &Arc<Session>,
+        envelope: &Envelope<'_>,
+        scope: Scope<'_>,
+        facts: &Facts<'_>,
+        position: &Position,
+    ) -> Result<Published, Refusal> {
+        let mut forms = Forms::new(envelope, &sender.source, scope).at(position);
         // As without history; and what is not kept as the last value does not enter the log either.
         let _order = envelope.retain().then(|| self.retained.order(&facts.canonical));
         let look_up = || self.subscribers(facts, scope);
@@ -86,14 +107,9 @@ impl Router {
             }
             false => look_up(),
         };
-        self.append(log, entry(now, &forms, &position), bounds);
+        self.append(log, entry(now, &forms, position), bounds);
         let delivered = self.give_to_all(now, sender, &matches, &mut forms, facts);
-        if let Some(name) = once {
-            let first = First { position: position.clone(), receivers: delivered.receivers };
-            let bounds = (limits.history.retry, limits.history.ids);
-            self.history.known.lock().insert(now, name, first, bounds);
-        }
-        let kept = Some(Box::new(Kept { position, is_duplicate: false }));
+        let kept = Some(Box::new(Kept { position: position.clone(), is_duplicate: false }));
         Ok(Published { delivered, exact: matches.exact, kept })
     }
 
@@ -138,6 +154,15 @@ impl Router {
         delivery.delivered
     }
 
+    /// The same, with the users who have a session on another node of the cluster.
+    pub(in crate::router) fn users_of_cluster(&self, channel: &str) -> BTreeSet<Arc<str>> {
+        let mut users = self.users_with_logs(channel);
+        let mut elsewhere = Vec::new();
+        self.applications_elsewhere(|user| user.is_some(), &mut elsewhere);
+        users.extend(elsewhere.into_iter().filter_map(|it| it.user).map(Arc::from));
+        users
+    }
+
     /// The users who have a session, or a log in this channel.
     pub(in crate::router) fn users_with_logs(&self, channel: &str) -> BTreeSet<Arc<str>> {
         let mut users = self.presence.users();
@@ -146,7 +171,7 @@ impl Router {
     }
 
     /// Puts an event at the end of a log. The only way into a log.
-    fn append(&self, log: &mut Locked<'_>, entry: Entry, bounds: &LogBounds) {
+    pub(super) fn append(&self, log: &mut Locked<'_>, entry: Entry, bounds: &LogBounds) {
         self.metrics.history_appended.count(());
         if log.append(entry, bounds) {
             // There may be something to look at earlier than before.
@@ -156,7 +181,7 @@ impl Router {
 }
 
 /// An event as its log keeps it.
-fn entry(now: Instant, forms: &Forms<'_>, position: &Position) -> Entry {
+pub(super) fn entry(now: Instant, forms: &Forms<'_>, position: &Position) -> Entry {
     Entry {
         offset: position.offset,
         at: now,

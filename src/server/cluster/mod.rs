@@ -3,14 +3,14 @@
 //!
 //! `nats` connects, and is the only place that waits for NATS. `plane` has the links, which the router gives messages to.
 //! `jetstream` is what the cluster keeps, on a thread of its own; `leases` are those of exclusive sources, `retained` has the
-//! retained values. `check` says whether NATS is set up for nodes, `joining` is the start of a node, until it may accept
+//! retained values, `history` the logs. `check` says whether NATS is set up for nodes, `joining` is the start of a node, until it may accept
 //! sessions; `digest` is what has to be the same on all nodes, `reload` reads the configuration of all again, `clock` is a
 //! clock that does not stop while the machine sleeps.
 
 pub mod check;
 mod clock;
 mod digest;
-#[allow(dead_code, reason = "the rest is for channels with history")]
+mod history;
 mod jetstream;
 mod joining;
 mod leases;
@@ -31,9 +31,10 @@ use zeroize::Zeroizing;
 
 use crate::cluster::{Incarnation, Keys, KeysError, LeaseTimes, NodeId, PeerState, Versions};
 use crate::config::{self, Config};
-use crate::router::{Backplane, CommitQueue, Router};
+use crate::router::{Backplane, CommitQueue, ReadQueue, Router};
 use crate::store::read_group_secret;
 use crate::telemetry::metrics::ClusterGauges;
+use history::History;
 use jetstream::{JetStream, StorageError};
 use leases::{LeaseDesk, Leasing};
 use plane::Plane;
@@ -74,6 +75,7 @@ impl From<KeysError> for ClusterError {
 pub(super) struct Cluster {
     plane: Arc<Plane>,
     storage: Arc<JetStream>,
+    history: History,
     leases: Arc<LeaseDesk>,
     router: Arc<Router>,
     /// Where the futures of the storage run.
@@ -153,7 +155,11 @@ impl Unjoined {
     ///
     /// # Errors
     /// [`ClusterError`].
-    pub(super) fn join(self, router: &Arc<Router>, queue: CommitQueue) -> Result<Cluster, ClusterError> {
+    pub(super) fn join(
+        self,
+        router: &Arc<Router>,
+        (events, reads): (CommitQueue, ReadQueue),
+    ) -> Result<Cluster, ClusterError> {
         let Self { plane, leases, keys, config, .. } = self;
         let stop = CancellationToken::new();
         let (name, servers) = (config.cluster.name.clone(), config.cluster.servers.join(", "));
@@ -180,7 +186,9 @@ impl Unjoined {
             }
         };
         let (read, values) = mpsc::sync_channel(1);
-        let storing = Storing { queue, storage: Arc::clone(&storage), router: Arc::clone(router) };
+        // What is for no log.
+        let queue = CommitQueue::default();
+        let storing = Storing { queue: queue.clone(), storage: Arc::clone(&storage), router: Arc::clone(router) };
         storage_runtime.spawn(storing.run(read));
         let values = values.recv().map_err(|_| ended());
         if let Err(error) = values.and_then(|outcome| outcome.map_err(|error| unread(&servers, &error))) {
@@ -197,8 +205,9 @@ impl Unjoined {
         };
         storage_runtime.spawn(leasing.run());
         let (storage_runtime, thread) = (Mutex::new(Some(storage_runtime)), Mutex::new(Some(thread)));
+        let history = History::start(router, &storage, (events, reads), queue)?;
         let router = Arc::clone(router);
-        Ok(Cluster { plane, storage, leases, router, storage_runtime, stop, thread, name })
+        Ok(Cluster { plane, storage, history, leases, router, storage_runtime, stop, thread, name })
     }
 }
 
@@ -237,6 +246,7 @@ impl Cluster {
 
     /// Leaves the cluster, when what was sent is acknowledged. Blocks, but not for long.
     pub(super) fn stop(&self) {
+        self.history.stop();
         let until = self.plane.now() + LAST_MESSAGES;
         self.router.end_commits();
         self.leases.release_all();

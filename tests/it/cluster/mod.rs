@@ -1,11 +1,15 @@
-//! Several brokers as one (docs/cluster.md). `routing`, `choosing`, `pressure`, `exclusive`, `retained`, `moving`, `stress` and those
-//! that begin so are several routers in one thread or in many, whose links deliver when the test says so; `simulation` is routers
-//! with real links on a simulated network; `nats`, `leases`, `values`, `rolling`, `starting`, `outages`, `routes` and `reloading`
-//! are brokers on real NATS servers.
+//! Several brokers as one (docs/cluster.md). `routing`, `choosing`, `pressure`, `exclusive`, `retained`, `moving`, `logs`, `stress`
+//! and those that begin so are several routers in one thread or in many, whose links deliver when the test says so; `simulation`
+//! is routers with real links on a simulated network; `nats`, `leases`, `values`, `history`, `rolling`, `starting`, `outages`,
+//! `routes` and `reloading` are brokers on real NATS servers.
 
 mod choosing;
 mod exclusive;
+mod history;
+mod kept;
 mod leases;
+mod logs;
+mod logs_model;
 mod moving;
 mod nats;
 mod nodes;

@@ -2,15 +2,18 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Instant, SystemTime};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant, SystemTime};
 
 use parking_lot::Mutex;
 use serde_json::Value;
 use switchboard::config::{Cluster, Config};
-use switchboard::router::{Backplane, CommitQueue, Ids, Lost, Policy, Router, Session};
+use switchboard::router::{Backplane, CommitQueue, Ids, Lost, Policy, Router, Session, Subscribed};
+use wire::command::Subscribe;
 use zeroize::Zeroizing;
 
+use super::kept::{Logs, Outcome, Queues};
 use super::storage::{Keeper, Put, Storage};
 use crate::support::client::Desk;
 use crate::support::core::Core;
@@ -86,10 +89,15 @@ pub(super) struct Nodes {
     links: Vec<Arc<Links>>,
     under_way: UnderWay,
     keepers: Vec<Arc<Keeper>>,
-    /// The events of each node that wait for the storage.
-    queues: Vec<CommitQueue>,
+    queues: Vec<Queues>,
+    /// The events of each node that wait for the storage, and are for no log.
+    values: Vec<CommitQueue>,
     /// What they keep together.
     pub(super) storage: Arc<Storage>,
+    /// The logs that they keep together.
+    pub(super) logs: Logs,
+    /// How often gaps were read.
+    gaps: AtomicU32,
 }
 
 impl Nodes {
@@ -115,15 +123,17 @@ impl Nodes {
         let core = |node: &Arc<Links>| {
             let ids = Ids::seeded(node.node as u64 + 1);
             let router = Router::new(now, SystemTime::UNIX_EPOCH, Policy::new(config), ids, Vec::new());
-            let (router, queue) = router.with_commits();
-            queues.push(queue);
             let router = router.with_leases(Arc::clone(&keepers[node.node]) as _);
             let router =
                 router.with_backplane(Arc::clone(node) as _).with_node(&name(node.node), &[Zeroizing::new([7; 32])]);
+            let (router, queue) = Queues::attach(router);
+            queues.push(queue);
             Desk::of(Core { router, now }, config)
         };
-        let desks = links.iter().map(core).collect();
-        let nodes = Self { desks, links, under_way, keepers, queues, storage };
+        let desks: Vec<_> = links.iter().map(core).collect();
+        let values = desks.iter().map(|_| CommitQueue::default()).collect();
+        let (logs, gaps) = (Logs::default(), AtomicU32::new(0));
+        let nodes = Self { desks, links, under_way, keepers, queues, values, storage, logs, gaps };
         for one in 0..count {
             for other in (0..count).filter(|other| *other != one) {
                 nodes.desks[one].core.router.peer_linked(now, &name(other));
@@ -149,7 +159,13 @@ impl Nodes {
 
     /// Delivers and acknowledges everything that is under way, and what follows from it.
     pub(super) fn settle(&self) {
-        let step = |node| self.deliver_one(node) || self.answer_one(node) || self.put_one(node);
+        let step = |node| {
+            self.deliver_one(node)
+                || self.answer_one(node)
+                || self.put_one(node)
+                || self.store_one(node)
+                || self.read_one(node)
+        };
         while (0..self.desks.len()).any(step) {}
     }
 
@@ -161,7 +177,8 @@ impl Nodes {
     /// The first half of that.
     pub(super) fn begin_put(&self, node: usize) -> Option<Put> {
         let Core { router, now } = &self.desks[node].core;
-        self.storage.begin_put(router, *now, &self.queues[node])
+        self.queues[node].sort(router, &self.values[node]);
+        self.storage.begin_put(router, *now, &self.values[node])
     }
 
     /// The second half.
@@ -177,6 +194,70 @@ impl Nodes {
     /// Answers the next claim of a lease of a node. Returns whether there was one.
     pub(super) fn answer_one(&self, node: usize) -> bool {
         self.keepers[node].answer_one(&self.desks[node].core.router)
+    }
+
+    /// Stores the next event of a node. Returns whether there was one.
+    pub(super) fn store_one(&self, node: usize) -> bool {
+        let stored = self.store_only(node);
+        stored.is_some_and(|outcome| {
+            self.tell_stored(node, outcome);
+            true
+        })
+    }
+
+    /// Stores the next event of a node, which does not know yet.
+    pub(super) fn store_only(&self, node: usize) -> Option<Outcome> {
+        self.queues[node].sort(&self.desks[node].core.router, &self.values[node]);
+        self.queues[node].store_one(&self.desks[node].core.router, &self.logs, node)
+    }
+
+    /// Tells a node what became of an event.
+    pub(super) fn tell_stored(&self, node: usize, (append, outcome): Outcome) {
+        let Core { router, now } = &self.desks[node].core;
+        router.appended(*now, append, outcome);
+    }
+
+    /// Reads once for a node. Returns whether something was to be read.
+    pub(super) fn read_one(&self, node: usize) -> bool {
+        let Core { router, now } = &self.desks[node].core;
+        self.queues[node].read_one(*now, router, &self.logs)
+    }
+
+    /// Lets a node read what it has missed for longer than it waits for it.
+    pub(super) fn read_gaps(&self, node: usize) {
+        let Core { router, now } = &self.desks[node].core;
+        let times = self.gaps.fetch_add(1, Ordering::Relaxed) + 1;
+        router.expire(*now + times * Duration::from_millis(101));
+    }
+
+    /// Subscribes to what needs something of a log. `meanwhile` is called whenever it waits.
+    pub(super) fn subscribe_logged(
+        &self,
+        node: usize,
+        session: &Arc<Session>,
+        wanted: &Subscribe,
+        mut meanwhile: impl FnMut(),
+    ) -> Result<Subscribed, &'static str> {
+        let Core { router, now } = &self.desks[node].core;
+        let (mut found, mut told) = (None, None);
+        loop {
+            let tell = |subscribed: Subscribed| {
+                told = Some(subscribed);
+                None
+            };
+            let waits = router.subscribe_when_read(*now, session, wanted, found.take(), tell);
+            let Some(mut ticket) = waits.map_err(|refusal| refusal.code.as_str())? else { break };
+            found = loop {
+                match ticket.poll(&mut Context::from_waker(Waker::noop())) {
+                    Poll::Ready(found) => break Some(found),
+                    Poll::Pending => {
+                        meanwhile();
+                        self.read_one(node);
+                    }
+                }
+            };
+        }
+        Ok(told.unwrap())
     }
 
     /// Delivers and acknowledges the next message to a node. Returns whether there was one.

@@ -122,6 +122,14 @@ impl Servers {
         assert!(Command::new("kill").args(["-s", name, &pid]).status().await.unwrap().success());
     }
 
+    /// The server that leads a stream.
+    pub(crate) async fn leader_of(&self, stream: &str) -> usize {
+        let client = async_nats::connect(self.url(0)).await.unwrap();
+        let stream = async_nats::jetstream::new(client).get_stream(stream).await.unwrap();
+        let leader = stream.cached_info().cluster.as_ref().and_then(|cluster| cluster.leader.clone()).unwrap();
+        leader.strip_prefix("nats-").unwrap().parse().unwrap()
+    }
+
     /// The address of a server.
     pub(crate) fn url(&self, server: usize) -> String {
         format!("nats://127.0.0.1:{}", self.all[server].port)

@@ -159,6 +159,15 @@ impl Router {
         }
     }
 
+    /// Whether a subscription of a session can receive events of a channel with history.
+    fn reads_logs(&self, session: &Session) -> bool {
+        let holds = session.holds.lock();
+        holds.subscriptions.iter().filter(|it| !it.is_handler()).any(|it| match it.pattern.channel.as_deref() {
+            Some(channel) => self.policy.history(channel).is_some(),
+            None => self.policy.keeps_history(),
+        })
+    }
+
     /// Hands messages over: a part of them, or all that are left, and the session with them.
     fn give_entries(&self, now: Instant, to: &Arc<Peer>, ask: u64, session: &Arc<Session>) -> Progress {
         let progress = session.outbox().hand_part(|entries| to.say(Moving::Part { ask, part: Part::Entries(entries) }));
@@ -167,7 +176,8 @@ impl Router {
         }
         // The next envelope of one that owes an ordered reply is the reply to a request that its old node has. An exclusive one
         // needs the lease of its source, which its old node has.
-        if session.turns.len() > 0 || session.holds.lock().lease.is_some() {
+        // What a log has for its subscriptions is known where they are: its client recovers on the other node.
+        if session.turns.len() > 0 || session.holds.lock().lease.is_some() || self.reads_logs(session) {
             return Progress::Cannot;
         }
         if session.is_moving() {

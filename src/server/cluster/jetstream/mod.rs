@@ -89,8 +89,6 @@ pub(in crate::server) struct Read {
     pub(in crate::server) sequence: u64,
     pub(in crate::server) headers: HeaderMap,
     pub(in crate::server) sealed: bytes::Bytes,
-    /// When JetStream took it, in milliseconds since 1970.
-    pub(in crate::server) at_ms: u64,
 }
 
 impl Read {
@@ -264,7 +262,6 @@ impl JetStream {
                 sequence: message.sequence,
                 headers: message.headers,
                 sealed: message.payload,
-                at_ms: u64::try_from(message.time.unix_timestamp_nanos() / 1_000_000).unwrap_or_default(),
             })),
             Ok(Err(error)) if error.kind() == LastRawMessageErrorKind::NoMessageFound => Ok(None),
             Ok(Err(error)) => Err(StorageError::unavailable(&error)),

@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use super::{LEASES, RETAINED};
 use crate::cluster::{bucket_stream, bucket_subjects, history_stream, history_subjects};
-use crate::config::{Config, LogBounds};
+use crate::config::{self, Config, LogBounds};
 use crate::server::cluster::{ClusterError, NATS_WAIT};
 
 /// Copies of what is stored, unless NATS is a single server.
@@ -17,9 +17,6 @@ const REPLICAS: usize = 3;
 
 /// How long the markers of a bucket stay whose values have expired.
 const MARKER_TTL: Duration = Duration::from_mins(1);
-
-/// How much longer than its `ttl` an event is kept at least, so that a reader can still say that it is too old.
-const KEPT_LONGER_MIN: Duration = Duration::from_hours(1);
 
 /// The least time between two attempts.
 const AGAIN: Duration = Duration::from_millis(250);
@@ -110,7 +107,7 @@ fn history(config: &Config, channel: &str, bounds: &LogBounds) -> Stream {
         name: history_stream(name, channel),
         subjects: vec![format!("{}.>", history_subjects(name, channel))],
         max_messages_per_subject: i64::try_from(bounds.size).unwrap_or(i64::MAX),
-        max_age: bounds.ttl + bounds.ttl.max(KEPT_LONGER_MIN),
+        max_age: config::kept_for(bounds.ttl),
         duplicate_window: config.history.retry,
         discard: DiscardPolicy::Old,
         ..stored()

@@ -1,0 +1,174 @@
+//! [`Inbox`]: what has arrived by a link and waits, because an event before it waits for its predecessor in a log.
+//!
+//! Nothing that a publisher sends later may overtake that event. What its node announces is not held back.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Instant;
+
+use parking_lot::Mutex;
+use zeroize::Zeroizing;
+
+use super::message::Message;
+use super::peer::Peer;
+use crate::router::Router;
+
+/// The messages that are held back, and their bytes. Beyond that, a link waits no longer.
+const HELD_MAX: usize = 16_384;
+const HELD_BYTES_MAX: usize = 64 << 20;
+
+/// What has arrived by a link and waits.
+#[derive(Default)]
+pub(super) struct Inbox(Mutex<State>);
+
+#[derive(Default)]
+struct State {
+    held: VecDeque<Zeroizing<Vec<u8>>>,
+    bytes: usize,
+    /// The events that wait for their predecessors.
+    waiting: usize,
+    /// A thread handles messages, and looks here again.
+    is_busy: bool,
+}
+
+impl State {
+    fn is_full(&self) -> bool {
+        self.held.len() >= HELD_MAX || self.bytes >= HELD_BYTES_MAX
+    }
+
+    fn is_blocked(&self) -> bool {
+        self.is_busy || self.waiting > 0 && !self.is_full()
+    }
+}
+
+impl Inbox {
+    /// An event waits from now on.
+    pub(super) fn wait(&self) {
+        self.0.lock().waiting += 1;
+    }
+
+    /// An event waits no longer.
+    fn stop_waiting(&self) {
+        let mut state = self.0.lock();
+        state.waiting = state.waiting.saturating_sub(1);
+    }
+
+    /// Whether the next message may be handled at once: then [`Inbox::next`] has to be called until it returns `None`.
+    /// Otherwise it is held back.
+    pub(super) fn begin(&self, message: &[u8]) -> bool {
+        let mut state = self.0.lock();
+        if !state.is_blocked() && state.held.is_empty() {
+            state.is_busy = true;
+            return true;
+        }
+        state.bytes += message.len();
+        state.held.push_back(Zeroizing::new(message.to_vec()));
+        false
+    }
+
+    /// Whether this thread is to handle what is held back.
+    fn resume(&self) -> bool {
+        let mut state = self.0.lock();
+        if state.is_blocked() || state.held.is_empty() {
+            return false;
+        }
+        state.is_busy = true;
+        true
+    }
+
+    /// Takes the next message. `None`: no other may be handled now.
+    pub(super) fn next(&self) -> Option<Zeroizing<Vec<u8>>> {
+        let mut state = self.0.lock();
+        state.is_busy = false;
+        if state.is_blocked() {
+            return None;
+        }
+        let next = state.held.pop_front()?;
+        state.bytes -= next.len();
+        state.is_busy = true;
+        Some(next)
+    }
+
+    /// Drops what is held back: the link is lost.
+    pub(super) fn clear(&self) {
+        let mut state = self.0.lock();
+        (state.held, state.bytes) = (VecDeque::new(), 0);
+    }
+}
+
+impl Message<'_> {
+    /// Whether it is handled at once, whatever waits: it changes what is known of the sender.
+    pub(super) fn is_announcement(&self) -> bool {
+        match self {
+            Self::Snapshot { .. }
+            | Self::Change(_)
+            | Self::Loads(_)
+            | Self::Control(_)
+            | Self::ReadValues
+            | Self::AskLease { .. }
+            | Self::Lease { .. }
+            | Self::Mark => true,
+            Self::Event(_)
+            | Self::Grouped { .. }
+            | Self::Returned { .. }
+            | Self::Request(_)
+            | Self::Gone(_)
+            | Self::Answer { .. }
+            | Self::Failed { .. }
+            | Self::Cancel { .. }
+            | Self::Pressed { .. }
+            | Self::Relieved { .. }
+            | Self::Retained { .. }
+            | Self::Cleared { .. }
+            | Self::Moving(_) => false,
+        }
+    }
+}
+
+impl Peer {
+    /// Lets what follows on the link wait for an event.
+    pub(in crate::router) fn hold_link(&self) {
+        self.inbox.wait();
+    }
+}
+
+impl Router {
+    /// An event of a peer waits no longer: what follows it on the link is handled.
+    pub(in crate::router) fn release_link(&self, now: Instant, peer: &Arc<Peer>) {
+        peer.inbox.stop_waiting();
+        if peer.inbox.resume() {
+            self.handle_held(now, peer);
+        }
+    }
+
+    /// Handles what was held back, as far as it may be.
+    pub(super) fn handle_held(&self, now: Instant, peer: &Arc<Peer>) {
+        while let Some(bytes) = peer.inbox.next() {
+            if let Some(message) = Message::read(&bytes) {
+                self.handle(now, peer, &message);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_follows_an_event_that_waits_is_held_back_up_to_a_bound() {
+        let inbox = Inbox::default();
+        assert!(inbox.begin(b"1"));
+        inbox.wait();
+        assert!(inbox.next().is_none() && !inbox.begin(b"2") && !inbox.begin(b"3") && !inbox.resume());
+        inbox.stop_waiting();
+        assert!(!inbox.begin(b"4"), "nothing overtakes what is held back");
+        assert!(inbox.resume() && !inbox.resume(), "one thread handles it");
+        let all: Vec<_> = std::iter::from_fn(|| inbox.next()).collect();
+        assert_eq!(all.iter().map(|it| it[0]).collect::<Vec<_>>(), b"234");
+        inbox.wait();
+        (0..HELD_MAX).for_each(|_| assert!(!inbox.begin(b"5")));
+        assert!(inbox.resume(), "the link waits no longer");
+        assert!(inbox.next().is_some() && inbox.next().is_none());
+    }
+}

@@ -1,0 +1,249 @@
+//! [`History`]: the logs of channels with history, which a cluster keeps in JetStream (docs/cluster.md).
+//!
+//! One thread takes the events that wait to be stored, another one the reads that wait. The work is done by tasks on the
+//! runtime of the storage: `lanes` says which events may be stored at once, `append` stores one, `read` reads. `logs` is where
+//! a log is in JetStream, `record` what is stored of an event.
+
+mod append;
+mod lanes;
+mod logs;
+mod read;
+mod record;
+
+use std::io;
+use std::sync::Arc;
+use std::sync::mpsc::RecvTimeoutError;
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, sleep_until};
+use tokio_util::task::TaskTracker;
+
+use super::jetstream::{JetStream, StorageError};
+use crate::router::{Append, CommitQueue, DiskRead, ReadKind, ReadQueue, Router, Uncommitted};
+use crate::store::StoreError;
+use crate::store::history::{self as stored, LogName};
+use append::Appender;
+use lanes::{Lanes, Ready};
+use logs::Logs;
+use read::{Reader, Unread};
+
+/// How often a thread looks whether the broker ends.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// The reads that are done at once. Others wait.
+const READS_AT_ONCE: usize = 64;
+
+/// How long to wait before a read is repeated.
+const AGAIN: Duration = Duration::from_millis(250);
+
+/// How long the end of the broker waits for the last events.
+const LAST_EVENTS: Duration = Duration::from_secs(5);
+
+/// Where an event waits for others.
+#[derive(Clone, PartialEq, Eq, Hash)]
+enum Lane {
+    Sender(u64),
+    Log(LogName),
+}
+
+/// The logs of a cluster.
+pub(super) struct History {
+    shared: Arc<Shared>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+struct Shared {
+    router: Arc<Router>,
+    storage: Arc<JetStream>,
+    appender: Appender,
+    reader: Reader,
+    /// What is for no log goes here.
+    values: CommitQueue,
+    lanes: Mutex<Lanes<Lane, Append>>,
+    reads: Semaphore,
+    tasks: TaskTracker,
+}
+
+impl History {
+    /// Starts the threads. `values`: for the events that are for no log.
+    ///
+    /// # Errors
+    /// The system started no thread.
+    pub(super) fn start(
+        router: &Arc<Router>,
+        storage: &Arc<JetStream>,
+        (events, reads): (CommitQueue, ReadQueue),
+        values: CommitQueue,
+    ) -> io::Result<Self> {
+        let logs = Arc::new(Logs { storage: Arc::clone(storage) });
+        let shared = Arc::new(Shared {
+            router: Arc::clone(router),
+            storage: Arc::clone(storage),
+            appender: Appender::new(Arc::clone(&logs)),
+            reader: Reader::new(logs),
+            values,
+            lanes: Mutex::default(),
+            reads: Semaphore::new(READS_AT_ONCE),
+            tasks: TaskTracker::new(),
+        });
+        let spawn = |name: &str, run: Box<dyn FnOnce() + Send>| thread::Builder::new().name(name.to_owned()).spawn(run);
+        let (appending, reading) = (Arc::clone(&shared), Arc::clone(&shared));
+        let threads = vec![
+            spawn("history appender", Box::new(move || appending.take_events(&events)))?,
+            spawn("history reader", Box::new(move || reading.take_reads(&reads)))?,
+        ];
+        Ok(Self { shared, threads: Mutex::new(threads) })
+    }
+
+    /// Ends the threads when everything that waits is stored. Blocks, but not for long.
+    pub(super) fn stop(&self) {
+        self.shared.router.end_commits();
+        self.shared.router.end_disk_reads();
+        let until = Instant::now() + LAST_EVENTS;
+        self.shared.tasks.close();
+        let threads = std::mem::take(&mut *self.threads.lock());
+        let is_over = || threads.iter().all(JoinHandle::is_finished) && self.shared.tasks.is_empty();
+        while !is_over() && Instant::now() < until {
+            thread::sleep(Duration::from_millis(1));
+        }
+        for thread in threads.into_iter().filter(JoinHandle::is_finished) {
+            if thread.join().is_err() {
+                tracing::error!("a thread of the history has failed");
+            }
+        }
+    }
+}
+
+impl Shared {
+    fn take_events(self: Arc<Self>, events: &CommitQueue) {
+        loop {
+            match events.receive(LOOK_EVERY) {
+                Ok(event) if self.router.is_for_log(&event) => self.admit(event),
+                Ok(event) => {
+                    if let Err(event) = self.values.pass_on(event) {
+                        self.router.refuse_waiting(now(), event);
+                    }
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+        }
+    }
+
+    /// Lets an event be stored when those before it are.
+    fn admit(self: &Arc<Self>, event: Uncommitted) {
+        let append = self.router.plan_append(event);
+        let lanes = lanes_of(&append);
+        let ready = self.lanes.lock().push(&lanes, append);
+        self.go_on(ready);
+    }
+
+    fn go_on(self: &Arc<Self>, ready: Option<Ready<Append>>) {
+        if let Some((number, append)) = ready {
+            let shared = Arc::clone(self);
+            self.tasks.spawn_on(async move { shared.store(number, append).await }, self.storage.handle());
+        }
+    }
+
+    /// Stores an event, and lets those go on that waited for it.
+    async fn store(self: Arc<Self>, number: u64, mut append: Append) {
+        let (sender, lanes) = (Lane::Sender(append.sender()), lanes_of(&append));
+        let delivered = append.delivered();
+        let outcome = self.appender.append(&append).await;
+        self.router.appended(now(), append, outcome);
+        for lane in lanes.iter().filter(|lane| **lane != sender) {
+            let ready = self.lanes.lock().leave(number, lane);
+            self.go_on(ready);
+        }
+        // The sender's next event, in another log, must not be delivered before this one. An error means that it was.
+        delivered.await.ok();
+        let ready = self.lanes.lock().leave(number, &sender);
+        self.go_on(ready);
+    }
+
+    fn take_reads(self: Arc<Self>, reads: &ReadQueue) {
+        loop {
+            match reads.receive(LOOK_EVERY) {
+                Ok(read) => {
+                    let shared = Arc::clone(&self);
+                    self.tasks.spawn_on(async move { shared.read(read).await }, self.storage.handle());
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+        }
+    }
+
+    /// Reads, and everything that follows for the same purpose.
+    async fn read(&self, read: DiskRead) {
+        let until = Instant::now() + self.storage.wait();
+        // It is never closed.
+        let Ok(_turn) = self.reads.acquire().await else { return };
+        let mut next = Some(read);
+        while let Some(read) = next.take().filter(|read| !read.is_abandoned()) {
+            next = match read.kind() {
+                ReadKind::Ends => {
+                    let ends = self.ends(&read.range().log, until).await;
+                    self.router.take_ends(now(), read, ends.map_err(|error| fault(&error)));
+                    None
+                }
+                ReadKind::Missing => {
+                    let found = self.entries(read.range(), until).await;
+                    self.router.take_missing(now(), read, found)
+                }
+                ReadKind::Entries => {
+                    let found = self.entries(read.range(), until).await;
+                    let found = found.map(|all| all.into_iter().map(|it| (it.offset, it.entry)).collect());
+                    self.router.take_read(read, found)
+                }
+            };
+        }
+    }
+
+    async fn ends(&self, log: &LogName, until: Instant) -> Result<crate::router::Ends, StorageError> {
+        loop {
+            match self.reader.logs.ends(log).await {
+                Err(error) if Instant::now() + AGAIN < until => {
+                    tracing::debug!(%log, %error, "where a log is cannot be read yet");
+                    sleep_until(Instant::now() + AGAIN).await;
+                }
+                outcome => return outcome,
+            }
+        }
+    }
+
+    async fn entries(
+        &self,
+        range: &stored::ReadRange,
+        until: Instant,
+    ) -> Result<Vec<crate::router::MissingEntry>, stored::Unread> {
+        loop {
+            match self.reader.read(range).await {
+                Ok(entries) => return Ok(entries),
+                Err(Unread::Gone) => return Err(stored::Unread::Gone),
+                Err(Unread::Storage(error)) if Instant::now() + AGAIN < until => {
+                    tracing::debug!(log = %range.log, %error, "events cannot be read yet");
+                    sleep_until(Instant::now() + AGAIN).await;
+                }
+                Err(Unread::Storage(error)) => return Err(fault(&error)),
+            }
+        }
+    }
+}
+
+/// An event waits behind those of its sender, and of its logs.
+fn lanes_of(append: &Append) -> Vec<Lane> {
+    let logs = append.logs().iter().cloned().map(Lane::Log);
+    std::iter::once(Lane::Sender(append.sender())).chain(logs).collect()
+}
+
+fn fault(error: &StorageError) -> stored::Unread {
+    stored::Unread::Fault(StoreError::Unusable(error.to_string()))
+}
+
+fn now() -> std::time::Instant {
+    Instant::now().into_std()
+}
