@@ -232,11 +232,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<'_, S> {
                 Turn::Stage if stage == Stage::Draining => {
                     stage = Stage::Closing;
                     reached.set(self.context.shutdown.reached(stage));
-                    let reconnect_after = self.context.shutdown.reconnect_after();
-                    match self.context.shutdown.is_one_by_one() {
-                        true => self.handle(now(), Input::MoveAfter(reconnect_after)),
-                        false => self.handle(now(), Input::Drain(reconnect_after)),
-                    }
+                    self.drain()
                 }
                 Turn::Stage => {
                     stage = Stage::Serving;
@@ -280,6 +276,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<'_, S> {
                 self.burst = Burst::default();
             }
         }
+    }
+
+    /// Tells the connection that the broker drains, and when to return.
+    fn drain(&mut self) -> Option<Effect> {
+        let reconnect_after = self.context.shutdown.reconnect_after();
+        self.handle(
+            now(),
+            match self.context.shutdown.is_one_by_one() {
+                true => Input::MoveAfter(reconnect_after),
+                false => Input::Drain(reconnect_after),
+            },
+        )
     }
 
     fn ending(&self, ended: Ended) -> Ending {

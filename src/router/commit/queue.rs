@@ -74,8 +74,8 @@ impl CommitQueue {
     ///
     /// # Errors
     /// No more events are taken in. The event is returned.
-    pub fn pass_on(&self, event: Uncommitted) -> Result<(), Uncommitted> {
-        self.send(Box::new(event)).map_err(|event| *event)
+    pub fn pass_on(&self, event: Uncommitted) -> Result<(), Box<Uncommitted>> {
+        self.send(Box::new(event))
     }
 
     /// Lets the thread that waits for events do something else.

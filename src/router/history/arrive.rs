@@ -172,7 +172,7 @@ impl Router {
                 done.push(Done::Own(event, routed));
             }
             Arrived::Copy { adapter, text, follows } => {
-                self.forward_copy(now, log, &adapter, &text, (position, follows))
+                self.forward_copy(now, log, &adapter, &text, (position, follows));
             }
             Arrived::Peer(event) => done.push(Done::Peer(event.peer)),
         }

@@ -329,7 +329,9 @@ mod tests {
                 }
                 before = Some(writer);
             }
-            ways.iter_mut().for_each(|way| way.reverse());
+            for way in &mut ways {
+                way.reverse();
+            }
             let last = writers.len() as u64;
             let (mut arrivals, mut seen) = (Arrivals::default(), Vec::new());
             arrivals.begin(&at("e", 0));
@@ -349,7 +351,9 @@ mod tests {
                     }
                 }
             };
-            choices.iter().for_each(|choice| play(&mut ways, *choice, &mut arrivals));
+            for choice in &choices {
+                play(&mut ways, *choice, &mut arrivals);
+            }
             while ways.iter().any(|way| !way.is_empty()) || arrivals.any_wait() {
                 (0..4).for_each(|choice| play(&mut ways, choice, &mut arrivals));
             }

@@ -56,6 +56,7 @@ pub(super) fn offsets(messages: &[Value]) -> Vec<u64> {
     messages.iter().filter_map(|message| message["offset"].as_u64()).collect()
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "as a Subscribe has it")]
 fn after(epoch: &str, offset: u64) -> Option<Recover> {
     Some(Recover::After { epoch: epoch.into(), offset })
 }

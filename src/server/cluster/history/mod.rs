@@ -124,7 +124,7 @@ impl Shared {
                 Ok(event) if self.router.is_for_log(&event) => self.admit(event),
                 Ok(event) => {
                     if let Err(event) = self.values.pass_on(event) {
-                        self.router.refuse_waiting(now(), event);
+                        self.router.refuse_waiting(now(), *event);
                     }
                 }
                 Err(RecvTimeoutError::Timeout) => {}
