@@ -119,24 +119,25 @@ impl Router {
         let is_taken = members.into_iter().any(|member| delivery.push(member, &mut forms));
         self.report_pressed(now, peer, event.sender, &delivery.delivered.pressed);
         if !is_taken {
-            peer.send(&Message::Returned { subscription, event: *event });
+            peer.send(&Message::Returned { group, event: *event });
         }
     }
 
     /// An event that this node gave to a member of a group at a peer, which has none any more. Another member gets it, once.
-    pub(super) fn returned_from(&self, now: Instant, peer: &Arc<Peer>, subscription: u64, event: &Sent<'_>) {
+    pub(super) fn returned_from(&self, now: Instant, peer: &Arc<Peer>, group: &str, event: &Sent<'_>) {
         let Ok(envelope) = decode(event.text, DecodeLimits::OWN) else { return };
         let facts = self.policy.facts(envelope.triple());
         let scope = event.scope.scope();
         let matches = self.subscribers(&facts, scope);
-        let id = SubscriptionId::from_number(subscription);
-        let lists = || matches.iter().flat_map(Receivers::iter);
-        let Some(group) = lists().find(|it| it.id == id).and_then(|it| it.group.clone()) else { return };
         let is_elsewhere = |it: &&Arc<Subscription>| it.session.remote().is_none_or(|remote| !remote.is_at(peer));
         let position = event.place.map(|place| place.position());
         let mut forms = placed_forms(Forms::new(&envelope, event.source, scope), position.as_ref());
         let mut delivery = Delivery::new(now, None, facts.on_full, false);
-        let mut members = lists().filter(|it| it.group.as_ref() == Some(&group)).filter(is_elsewhere);
+        let mut members = matches
+            .iter()
+            .flat_map(Receivers::iter)
+            .filter(|it| it.group.as_deref() == Some(group))
+            .filter(is_elsewhere);
         members.any(|member| delivery.push(member, &mut forms));
     }
 

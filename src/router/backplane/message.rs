@@ -37,8 +37,8 @@ pub(in crate::router) enum Message<'a> {
     },
     /// An event for a member of a group that has gone, and no other member at its node takes it.
     Returned {
-        /// The subscription that was chosen.
-        subscription: u64,
+        /// The group: the subscription that was chosen may have gone meanwhile.
+        group: &'a str,
         #[serde(borrow)]
         event: Sent<'a>,
     },

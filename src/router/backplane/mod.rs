@@ -223,7 +223,7 @@ impl Router {
             Message::Grouped { subscription, group, event } => {
                 self.grouped_from(now, peer, (*subscription, group), event);
             }
-            Message::Returned { subscription, event } => self.returned_from(now, peer, *subscription, event),
+            Message::Returned { group, event } => self.returned_from(now, peer, group, event),
             Message::Request(request) => self.request_from(now, peer, request),
             Message::Gone(part) => self.gone_from(now, peer, *part),
             Message::Answer { part, sender, more, text } => {

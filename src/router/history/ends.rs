@@ -185,7 +185,7 @@ fn catch_up(now: Instant, log: &mut Locked<'_>, ends: &Ends) -> Option<RangeIncl
     let last = Position { offset: ends.last, epoch: Arc::clone(&ends.epoch) };
     let is_anew = log.state.arrivals.cursor().is_some_and(|cursor| cursor.epoch != ends.epoch);
     let missing = match is_anew {
-        // Its first event has come since it was read.
+        // Its first event has arrived since it was read.
         true if ends.last == 0 => None,
         true => {
             let first = ends.first.max(1);

@@ -180,7 +180,8 @@ impl Router {
             timeout: asking.timeout,
             more_max: self.policy.limits().more_max,
             secret: asking.secret,
-            idempotent: envelope.idempotent(),
+            // The requester's node gives it to another handler.
+            idempotent: envelope.idempotent() && asking.asker.remote().is_none(),
             gather,
             failure_keys: declaration.map_or(&[], |it| it.failure_keys),
             repeats: declaration.and_then(|it| repeats(it.repeats, envelope)),

@@ -212,6 +212,22 @@ fn an_idempotent_request_of_a_lost_node_goes_to_another_handler() {
 }
 
 #[test]
+fn an_idempotent_request_goes_to_another_handler_when_a_session_elsewhere_leaves() {
+    let nodes = nodes(3);
+    let crm = nodes.node(0).attach("crm", Some("alice"));
+    let first = handler(&nodes, 1, "first", Some("alice"), "Calls/Call/Dial");
+    nodes.send(0, &crm, &event("Calls/Call/Dial", r#","id":"r","idempotent":true"#)).unwrap();
+    assert_eq!(nodes.take(1, &first).len(), 1);
+    let second = handler(&nodes, 2, "second", Some("alice"), "Calls/Call/Dial");
+    nodes.node(1).router.detach(nodes.node(1).now, &first);
+    nodes.settle();
+    let id = only(&nodes, 2, &second)["id"].as_str().unwrap().to_owned();
+    nodes.send(2, &second, &event("Calls/Call/Dial", &format!(r#","inReplyTo":"{id}""#))).unwrap();
+    assert_eq!(only(&nodes, 0, &crm)["inReplyTo"], "r");
+    assert_idle(&nodes);
+}
+
+#[test]
 fn a_gather_asks_the_handlers_of_all_nodes() {
     let nodes = nodes(3);
     let crm = nodes.node(0).attach("crm", Some("alice"));
@@ -279,6 +295,14 @@ fn one_member_of_a_group_gets_an_event_wherever_it_is() {
     nodes.node(0).send(&phone, &event("Calls/Call/Ringing", "")).unwrap();
     nodes.settle();
     assert_eq!((first, nodes.take(1, &members[2]).len()), (1, 1));
+    // The last one of its node: a member of another node gets it.
+    let last = member(0, "w3");
+    for _ in 0..2 {
+        nodes.node(0).send(&phone, &event("Calls/Call/Ringing", "")).unwrap();
+    }
+    router.detach(now, &members[2]);
+    nodes.settle();
+    assert_eq!(nodes.take(0, &last).len() + nodes.take(1, &members[2]).len(), 2);
 }
 
 #[test]

@@ -48,11 +48,7 @@ fn a_node_proves_itself_in_one_way() {
 }
 
 #[test]
-fn what_a_cluster_does_not_keep_is_a_mistake() {
-    check_with(
-        "[channels.Queue]\nretain = 'durable'",
-        "6: channels.Queue.retain: cannot be used with [cluster] yet: a cluster keeps no retained values",
-    );
+fn ids_that_outlive_their_events_are_a_mistake() {
     check_with(
         "[history]\nretry = '3h'\n[channels.Queue]\nhistory = { size = 10, ttl = '1m' }",
         "6: history.retry: is longer than the channel Queue keeps its events in a cluster: ttl and at least an hour more",
