@@ -8,7 +8,7 @@
 //! and what a used token means, is decided in one place.
 //!
 //! Every node, the old and the new one included, then marks on its links from where on its events go to the new node
-//! (`Cut`; [`Transit`] has the rest). What has still reached the old node is relayed, in order, and so are the answers to
+//! (`Cut`; `Transit` has the rest). What has still reached the old node is relayed, in order, and so are the answers to
 //! requests that the session sent there: those requests, and those that it was given there, stay with the old node until
 //! they end, and its replies to them go back.
 //!
