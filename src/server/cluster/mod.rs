@@ -222,12 +222,6 @@ impl Cluster {
         self.plane.view(&self.name)
     }
 
-    /// What the cluster keeps.
-    #[allow(dead_code, reason = "it is for channels with history")]
-    pub(super) fn storage(&self) -> &Arc<JetStream> {
-        &self.storage
-    }
-
     /// Whether NATS is connected, and this node receives its own beats.
     pub(super) fn is_well(&self) -> bool {
         self.plane.is_well()

@@ -4,7 +4,7 @@
 //! the order in which they came. Values of different keys are put at once, those of one key one after the other. The same task
 //! reads the bucket: all of it at start, and on from there when a peer can have put something there that did not arrive.
 //!
-//! An event of a channel with history goes to its log before its value comes here.
+//! Events of channels with history go to their logs instead (`history`), and keep no value.
 //!
 //! `bucket` is how values are written and read.
 
