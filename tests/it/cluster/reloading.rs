@@ -1,8 +1,9 @@
 //! `switchboard reload --cluster`: all nodes, or none.
 
 use std::process::{Output, Stdio};
+use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::process::Command;
 
 use super::servers::Servers;
@@ -25,7 +26,25 @@ impl Site {
         };
         let [one, two] = ["one", "two"].map(table);
         let nodes = tokio::join!(Broker::with_config(&one), Broker::with_config(&two));
-        Some(Self { nodes: [(nodes.0, one), (nodes.1, two)], _servers: servers })
+        let site = Self { nodes: [(nodes.0, one), (nodes.1, two)], _servers: servers };
+        // The beat with which the second node says that it accepts sessions may be under way.
+        let mut often = tokio::time::interval(Duration::from_millis(20));
+        within("a live second node", async {
+            while !site.sees_a_live_node().await {
+                often.tick().await;
+            }
+        })
+        .await;
+        Some(site)
+    }
+
+    async fn sees_a_live_node(&self) -> bool {
+        let (node, _) = &self.nodes[0];
+        let mut command = Command::new(env!("CARGO_BIN_EXE_switchboard"));
+        command.args(["nodes", "--json", "--admin", &format!("http://{}", node.admin().await), "--data-dir"]);
+        let output = command.arg(node.data_dir()).stdin(Stdio::null()).kill_on_drop(true).output().await.unwrap();
+        let said: Value = serde_json::from_slice(&output.stdout).unwrap();
+        said["nodes"].as_array().unwrap().iter().any(|it| it["live"] == true)
     }
 
     /// Writes what the files of both nodes end with.
