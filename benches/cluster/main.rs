@@ -17,7 +17,11 @@
 #[path = "../support/arguments.rs"]
 mod arguments;
 mod peer;
+#[path = "../support/process.rs"]
+mod process;
 mod servers;
+#[path = "../support/stream.rs"]
+mod stream;
 #[path = "../support/wire.rs"]
 mod wire;
 
@@ -86,10 +90,10 @@ fn measure(nats: &Path, road: &str, events: usize) -> Road {
     };
     let brokers: Vec<_> = (0..nodes).map(|node| Broker::start(server.as_ref(), node)).collect();
     let (mut publisher, mut subscriber) = match (&server, brokers.as_slice()) {
-        (Some(nats), []) => (Peer::of_nats(&nats.address), Peer::of_nats_subscriber(&nats.address)),
+        (Some(nats), []) => (Peer::of_nats(nats.address()), Peer::of_nats_subscriber(nats.address())),
         (_, brokers) => (
-            Peer::of_broker(&brokers[0].address, "publisher", "alice", false),
-            Peer::of_broker(&brokers[brokers.len() - 1].address, "subscriber", "alice", true),
+            Peer::of_broker(brokers[0].address(), "publisher", "alice", false),
+            Peer::of_broker(brokers[brokers.len() - 1].address(), "subscriber", "alice", true),
         ),
     };
     exchange(&mut publisher, &mut subscriber, events / 10, 1);
@@ -131,9 +135,9 @@ fn start(nats: &Path, crowd: usize) {
     let alone = broker.resident();
     drop(broker);
     let mut sessions: Vec<_> =
-        (0..crowd).map(|number| Peer::of_broker(&first.address, "gadget", &format!("agent-{number}"), true)).collect();
+        (0..crowd).map(|number| Peer::of_broker(first.address(), "gadget", &format!("agent-{number}"), true)).collect();
     let (with, second) = timed();
-    let mut publisher = Peer::of_broker(&second.address, "publisher", &format!("agent-{}", crowd - 1), false);
+    let mut publisher = Peer::of_broker(second.address(), "publisher", &format!("agent-{}", crowd - 1), false);
     publisher.publish();
     sessions.last_mut().unwrap().receive();
     let each = second.resident().saturating_sub(alone) / crowd;

@@ -16,8 +16,12 @@
 
 #[path = "../support/arguments.rs"]
 mod arguments;
+#[path = "../support/process.rs"]
+mod process;
 mod publisher;
 mod server;
+#[path = "../support/stream.rs"]
+mod stream;
 #[path = "../support/wire.rs"]
 #[allow(dead_code, reason = "other benches subscribe")]
 mod wire;
