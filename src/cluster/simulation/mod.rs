@@ -2,16 +2,18 @@
 //! connection, and somebody who records packets and publishes them again. After each step, every promise of a bus is
 //! compared with a naive model.
 //!
-//! `nats` is the network, `world` what happens, `model` what must hold. A failure prints its seed and the last events:
+//! `network` is what they are on, `world` what happens, `model` what must hold. A failure prints its seed and the last events:
 //! `SIMULATION_SEED=7 cargo nextest run cluster::simulation` plays it again.
 
 mod model;
-mod nats;
+#[path = "../../../tests/it/cluster/network.rs"]
+mod network;
 mod world;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::{Bus, Inbound, Incarnation, Outbound};
 use world::World;
 
 /// Worlds in each test run; `SIMULATION_SEEDS` plays more.

@@ -7,9 +7,9 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
 use super::model::{Content, Model, ensure};
-use super::nats::{Delivery, Nats, Weather};
+use super::network::{Delivery, Nats, Weather};
 use crate::cluster::bus::start;
-use crate::cluster::{Bus, BusEvent, BusSettings, Inbound, Incarnation, Keys, NodeId, PeerState, Seed};
+use crate::cluster::{Bus, BusEvent, BusSettings, Incarnation, Keys, NodeId, PeerState, Seed};
 
 const STEP: Duration = Duration::from_millis(10);
 
@@ -58,12 +58,7 @@ pub(super) struct World {
 impl World {
     pub(super) fn new(seed: u64) -> Self {
         let mut random = StdRng::seed_from_u64(seed);
-        let weather = Weather {
-            delay_max: Duration::from_millis([1, 5, 30, 200][random.random_range(0..4)]),
-            lost: [0.0, 0.01, 0.2][random.random_range(0..3)],
-            repeated: [0.0, 0.01, 0.2][random.random_range(0..3)],
-            reordered: [0.0, 0.0, 0.1][random.random_range(0..3)],
-        };
+        let weather = Weather::any(&mut random);
         let trouble = [0.005, 0.02][random.random_range(0..2)];
         Self::with(random, weather, trouble)
     }
@@ -304,24 +299,7 @@ impl World {
             10 if self.runs(at) => {
                 self.nodes[at].bus.digest_changed(self.now, vec![self.random.random(); 10]);
             }
-            _ => self.replay(),
-        }
-    }
-
-    /// Publishes recorded packets again, some of them changed or on another subject.
-    fn replay(&mut self) {
-        for _ in 0..self.random.random_range(1..50) {
-            let Some(mut delivery) = self.nats.record(&mut self.random) else { return };
-            if self.random.random_bool(0.1) {
-                let at = self.random.random_range(0..delivery.payload.len());
-                delivery.payload[at] ^= 1 << self.random.random_range(0..8);
-            }
-            if self.random.random_bool(0.3) {
-                let to = self.random.random_range(0..self.nodes.len());
-                let inbound = Inbound::Node(self.nodes[to].bus.incarnation());
-                (delivery.to, delivery.inbound) = (to, inbound);
-            }
-            self.nats.inject(self.now, delivery);
+            _ => self.nats.replay(self.now, &mut self.random),
         }
     }
 

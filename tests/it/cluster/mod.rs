@@ -1,6 +1,6 @@
 //! Several brokers as one (docs/cluster.md). `routing`, `choosing`, `pressure`, `exclusive`, `retained`, `moving`, `logs`, `stress`
 //! and those that begin so are several routers in one thread or in many, whose links deliver when the test says so; `simulation`
-//! is routers with real links on a simulated network; `nats`, `leases`, `values`, `history`, `rolling`, `starting`, `outages`,
+//! is routers with real links on a simulated `network`; `nats`, `leases`, `values`, `history`, `rolling`, `starting`, `outages`,
 //! `routes` and `reloading` are brokers on real NATS servers.
 
 mod choosing;
@@ -12,6 +12,7 @@ mod logs;
 mod logs_model;
 mod moving;
 mod nats;
+mod network;
 mod nodes;
 mod outages;
 mod pressure;
@@ -28,3 +29,6 @@ mod stress;
 mod stress_moving;
 mod stress_retained;
 mod values;
+
+// For `network`.
+use switchboard::cluster::{Bus, Inbound, Incarnation, Outbound};

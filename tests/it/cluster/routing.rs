@@ -197,14 +197,20 @@ fn a_request_that_is_cancelled_or_too_late_ends_at_its_handler() {
     assert_eq!((nodes.take(1, &phone).len(), nodes.take(1, &other).len()), (0, 1));
 }
 
-#[test]
-fn an_idempotent_request_of_a_lost_node_goes_to_another_handler() {
+/// `crm` of node 0 has asked for something that may be repeated. The handler of node 1 has it, the one of node 2 came later.
+fn asked_of_the_first_of_two() -> (Nodes, Arc<Session>, Arc<Session>, Arc<Session>) {
     let nodes = nodes(3);
     let crm = nodes.node(0).attach("crm", Some("alice"));
     let first = handler(&nodes, 1, "first", Some("alice"), "Calls/Call/Dial");
     nodes.send(0, &crm, &event("Calls/Call/Dial", r#","id":"r","idempotent":true"#)).unwrap();
     assert_eq!(nodes.take(1, &first).len(), 1);
     let second = handler(&nodes, 2, "second", Some("alice"), "Calls/Call/Dial");
+    (nodes, crm, first, second)
+}
+
+#[test]
+fn an_idempotent_request_of_a_lost_node_goes_to_another_handler() {
+    let (nodes, crm, _, second) = asked_of_the_first_of_two();
     nodes.lose(1);
     nodes.settle();
     assert_eq!(nodes.take(2, &second).len(), 1);
@@ -213,12 +219,7 @@ fn an_idempotent_request_of_a_lost_node_goes_to_another_handler() {
 
 #[test]
 fn an_idempotent_request_goes_to_another_handler_when_a_session_elsewhere_leaves() {
-    let nodes = nodes(3);
-    let crm = nodes.node(0).attach("crm", Some("alice"));
-    let first = handler(&nodes, 1, "first", Some("alice"), "Calls/Call/Dial");
-    nodes.send(0, &crm, &event("Calls/Call/Dial", r#","id":"r","idempotent":true"#)).unwrap();
-    assert_eq!(nodes.take(1, &first).len(), 1);
-    let second = handler(&nodes, 2, "second", Some("alice"), "Calls/Call/Dial");
+    let (nodes, crm, first, second) = asked_of_the_first_of_two();
     nodes.node(1).router.detach(nodes.node(1).now, &first);
     nodes.settle();
     let id = only(&nodes, 2, &second)["id"].as_str().unwrap().to_owned();

@@ -1,12 +1,12 @@
 //! Three whole brokers without sockets, threads or a clock, on a NATS that delays, repeats, loses and reorders, with nodes that
-//! freeze and lose their connections. After each step, what applications were told is compared with a naive model of the
+//! freeze and lose their connections, and somebody who publishes recorded packets again. After each step, what applications were told is compared with a naive model of the
 //! promises in docs/cluster.md.
 //!
-//! `nats` is the network, `node` one broker, `world` what happens, `model` what must hold. A failure prints its seed and what
-//! happened last: `SIMULATION_SEED=7 cargo nextest run cluster::simulation` plays it again, `SIMULATION_SEEDS` plays more.
+//! `network` is beside this folder, `node` is one broker, `world` what happens, `model` what must hold. A failure prints its
+//! seed and what happened last: `SIMULATION_SEED=7 cargo nextest run cluster::simulation` plays it again,
+//! `SIMULATION_SEEDS` plays more.
 
 mod model;
-mod nats;
 mod node;
 mod world;
 

@@ -11,7 +11,7 @@ use switchboard::router::{Backplane, Ids, Lost, Policy, Router, Session};
 use wire::command::{Role, Subscribe};
 use zeroize::Zeroizing;
 
-use super::nats::Delivery;
+use crate::cluster::network::Delivery;
 use crate::cluster::routing::HANDLER;
 use crate::support::core::Core;
 

@@ -11,8 +11,8 @@ use switchboard::config::{Channel, Config, Scope};
 use switchboard::router::Session;
 
 use super::model::{Held, Model};
-use super::nats::{Nats, Weather};
 use super::node::Node;
+use crate::cluster::network::{Nats, Weather};
 use crate::support::core::event;
 
 const NODES: usize = 3;
@@ -46,12 +46,7 @@ pub(super) struct World {
 impl World {
     pub(super) fn new(seed: u64) -> Self {
         let mut random = StdRng::seed_from_u64(seed);
-        let weather = Weather {
-            delay_max: Duration::from_millis([1, 5, 30, 200][random.random_range(0..4)]),
-            lost: [0.0, 0.01, 0.2][random.random_range(0..3)],
-            repeated: [0.0, 0.01, 0.2][random.random_range(0..3)],
-            reordered: [0.0, 0.0, 0.1][random.random_range(0..3)],
-        };
+        let weather = Weather::any(&mut random);
         let trouble = [0.005, 0.02][random.random_range(0..2)];
         Self::with(random, weather, trouble)
     }
@@ -151,7 +146,7 @@ impl World {
         let at = self.random.random_range(0..NODES);
         let other = (at + self.random.random_range(1..NODES)) % NODES;
         let until = self.now + Duration::from_millis([100, 600, 1200, 2600, 3500][self.random.random_range(0..5)]);
-        match self.random.random_range(0..5) {
+        match self.random.random_range(0..6) {
             0 => {
                 self.nodes[at].frozen = Some(until);
                 self.note(&format!("node {at} freezes for {:?}", until - self.now));
@@ -172,7 +167,7 @@ impl World {
                 });
                 self.note(&format!("node {at} is cut off for {:?}", until - self.now));
             }
-            _ => {
+            4 => {
                 let node = &mut self.nodes[at];
                 node.away = Some(until);
                 if node.frozen.is_none() {
@@ -181,6 +176,7 @@ impl World {
                 }
                 self.note(&format!("node {at} has no connection for {:?}", until - self.now));
             }
+            _ => self.nats.replay(self.now, &mut self.random),
         }
     }
 

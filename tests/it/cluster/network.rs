@@ -1,4 +1,5 @@
-//! [`Nats`]: a network that keeps the order of a publisher on a subject, most of the time, and promises nothing else.
+//! [`Nats`]: a network that keeps the order of a publisher on a subject, most of the time, and promises nothing else. The
+//! simulation of links, in `src/cluster`, runs on it, too, so what it needs is imported by the module above.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -6,7 +7,7 @@ use std::time::{Duration, Instant};
 use rand::RngExt;
 use rand::rngs::StdRng;
 
-use crate::cluster::{Bus, Inbound, Incarnation, Outbound};
+use super::{Bus, Inbound, Incarnation, Outbound};
 
 /// Packets that somebody has recorded, and how many of all: some have to be old.
 const RECORDED_MAX: usize = 300;
@@ -24,6 +25,16 @@ pub(super) struct Weather {
 impl Weather {
     pub(super) const CALM: Self =
         Self { delay_max: Duration::from_millis(2), lost: 0.0, repeated: 0.0, reordered: 0.0 };
+
+    /// Any weather from calm to stormy.
+    pub(super) fn any(random: &mut StdRng) -> Self {
+        Self {
+            delay_max: Duration::from_millis([1, 5, 30, 200][random.random_range(0..4)]),
+            lost: [0.0, 0.01, 0.2][random.random_range(0..3)],
+            repeated: [0.0, 0.01, 0.2][random.random_range(0..3)],
+            reordered: [0.0, 0.0, 0.1][random.random_range(0..3)],
+        }
+    }
 }
 
 /// A message on its way to one subscriber.
@@ -117,15 +128,21 @@ impl Nats {
         }
     }
 
-    /// Returns a recorded packet.
-    pub(super) fn record(&self, random: &mut StdRng) -> Option<Delivery> {
-        let at = random.random_range(0..self.recorded.len().max(1));
-        self.recorded.get(at).cloned()
-    }
-
-    /// Delivers somebody's packet.
-    pub(super) fn inject(&mut self, now: Instant, delivery: Delivery) {
-        self.put(now, delivery);
+    /// Somebody publishes recorded packets again, some of them changed or on another subject.
+    pub(super) fn replay(&mut self, now: Instant, random: &mut StdRng) {
+        for _ in 0..random.random_range(1..50) {
+            let at = random.random_range(0..self.recorded.len().max(1));
+            let Some(mut delivery) = self.recorded.get(at).cloned() else { return };
+            if random.random_bool(0.1) {
+                let at = random.random_range(0..delivery.payload.len());
+                delivery.payload[at] ^= 1 << random.random_range(0..8);
+            }
+            if random.random_bool(0.3) {
+                delivery.to = random.random_range(0..self.subscriptions.len());
+                delivery.inbound = Inbound::Node(self.subscriptions[delivery.to].incarnation);
+            }
+            self.put(now, delivery);
+        }
     }
 
     /// Returns the next message that has arrived.
