@@ -9,8 +9,9 @@ use std::time::Instant;
 use parking_lot::Mutex;
 use wire::{ErrorCode, Refusal};
 
+use crate::router::attach::check_not_own;
 use crate::router::session::{Role, Session};
-use crate::router::{Outbox, OutboxLimits, Registration, Router, check_not_own};
+use crate::router::{Outbox, OutboxLimits, Registration, Router};
 use crate::websocket::Frame;
 
 /// What became of the request of a call.

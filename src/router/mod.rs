@@ -51,6 +51,7 @@
 
 mod access;
 mod activity;
+mod attach;
 mod backplane;
 mod call;
 mod change;
@@ -89,7 +90,9 @@ mod rescope;
 mod resume;
 mod retained;
 mod review;
+mod routed;
 mod session;
+mod size;
 mod subscribe;
 mod sync;
 mod tap;
@@ -97,6 +100,7 @@ mod wake;
 mod will;
 
 pub use activity::QueueSample;
+pub use attach::NotAttached;
 pub use backplane::{Backplane, Fetched, Lost, MoveTicket, Steady};
 pub use call::{CallOutcome, Gathered};
 pub use change::Reason;
@@ -122,7 +126,9 @@ pub use replay::Replay;
 pub use request::door::{Data, Door, Given, Payload};
 pub use resume::{Allowances, HeldLine, Left, Registered, ResumeReason, ResumeTicket, Resumption, Wanted};
 pub use review::Reviewed;
+pub use routed::{Receipt, Routed};
 pub use session::{OWN_SOURCE, Registration, Session};
+pub use size::Size;
 pub use subscribe::{Listed, Subscribed};
 #[cfg(test)]
 pub(crate) use sync::race;
@@ -136,30 +142,25 @@ use std::time::{Duration, Instant, SystemTime};
 use declared::Declarations;
 use tokio::sync::Notify;
 
-use crate::auth::{Identity, Permission, Permissions, Principal};
 use crate::telemetry::LogLimit;
 use crate::telemetry::metrics::Metrics;
-use crate::telemetry::recorder::{Recorder, What};
+use crate::telemetry::recorder::Recorder;
 use backplane::Cluster;
 use call::Calls;
-use commit::{Awaited, Commits};
+use commit::Commits;
 use disk::DiskReads;
 use ended::EndedSessions;
 use hint::Hints;
 use history::History;
 use index::Index;
 use leases::Leases;
-use presence::{Change, Joined, Place, Presence};
+use presence::Presence;
 use request::deadlines::Requests;
 use request::pending::Pending;
 use resume::Resumes;
 use retained::Retained;
-use session::Role;
 use tap::Taps;
-use wire::{ErrorCode, Refusal, notice};
-
-/// How often a session that registers looks for room again, after sessions that were away have ended for it.
-const DISPLACED_MAX: usize = 8;
+use wire::Refusal;
 
 /// Routes envelopes between the sessions of one broker.
 pub struct Router {
@@ -214,84 +215,6 @@ impl Logged {
             // As many as there are of sessions that register.
             Self::EndedAway => 10_000,
         }
-    }
-}
-
-/// What became of an envelope that was accepted.
-#[derive(Default)]
-pub struct Routed {
-    /// What a sender that gave an `id` is told: for events, and commands that nobody answers.
-    pub receipt: Option<Receipt>,
-    /// Receivers whose queues are over half now: the sender should wait for them.
-    pub pressed: Vec<Arc<Session>>,
-    /// In how many outbound queues it is, those of observers included.
-    pub deliveries: usize,
-    /// Its triple, or that of the request that it answers, is protected: the sender's copy has to be wiped.
-    pub secret: bool,
-    /// It has to be on disk first. The rest of this follows then.
-    pub ticket: Option<Box<CommitTicket>>,
-    /// What other nodes have to take before its sender is told.
-    waits_for: Awaited,
-}
-
-/// The facts of `Broker/Message/Receipt`.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Receipt {
-    /// In how many outbound queues the message is.
-    pub receivers: usize,
-    /// What the sender may have meant instead.
-    pub hint: Option<String>,
-    /// Its place in a log, if its channel has history.
-    pub kept: Option<Box<Kept>>,
-    /// In a cluster, to how many other nodes it went.
-    pub nodes: Option<usize>,
-}
-
-impl Receipt {
-    /// The text of `Broker/Message/Receipt` for an event with this `id`.
-    pub fn notice(&self, id: &str) -> String {
-        let kept = self.kept.as_ref().map(|it| notice::Kept {
-            offset: it.position.offset,
-            epoch: &it.position.epoch,
-            is_duplicate: it.is_duplicate,
-        });
-        notice::receipt(id, self.receivers, kept, self.nodes, self.hint.as_deref())
-    }
-}
-
-impl Routed {
-    /// It is in the queue of a receiver.
-    fn note_delivery(&mut self, session: &Arc<Session>, pressure: Pressure) {
-        self.deliveries += 1;
-        self.note_pressure(session, pressure);
-    }
-
-    /// Whether it is an event that was sent before.
-    fn is_duplicate(&self) -> bool {
-        self.receipt.as_ref().and_then(|receipt| receipt.kept.as_ref()).is_some_and(|kept| kept.is_duplicate)
-    }
-
-    fn note_pressure(&mut self, session: &Arc<Session>, pressure: Pressure) {
-        if pressure == Pressure::Over {
-            self.pressed.push(Arc::clone(session));
-        }
-    }
-}
-
-/// Why a session was not made known.
-#[derive(Debug)]
-pub enum NotAttached {
-    /// `FORBIDDEN` for the broker's own source, `SOURCE_IN_USE`, `TOO_MANY_SESSIONS`.
-    Refused(Refusal),
-    /// Its will is refused: any code of an event.
-    Will(Refusal),
-    /// Its source is exclusive in a cluster, and it has no lease of it: [`Router::seek_lease`].
-    Leaseless,
-}
-
-impl From<Refusal> for NotAttached {
-    fn from(refusal: Refusal) -> Self {
-        Self::Refused(refusal)
     }
 }
 
@@ -371,89 +294,6 @@ impl Router {
         &self.policy
     }
 
-    /// Makes a session known.
-    ///
-    /// # Errors
-    /// [`NotAttached`].
-    pub fn attach(&self, now: Instant, registration: Registration) -> Result<Arc<Session>, NotAttached> {
-        let attached = self.attach_if(now, registration, None, || true)?;
-        attached.ok_or_else(|| Refusal::new(ErrorCode::Internal, "the broker failed; its log says more").into())
-    }
-
-    /// Makes a session known, unless `is_current` says that its identity has to be verified again.
-    fn attach_if(
-        &self,
-        now: Instant,
-        registration: Registration,
-        lease: Option<LeaseHold>,
-        is_current: impl Fn() -> bool,
-    ) -> Result<Option<Arc<Session>>, NotAttached> {
-        let joined = self.join(now, (registration, lease), None, |_| (), is_current)?;
-        Ok(joined.inspect(|session| self.tell_presence(now, session, Change::Joined)))
-    }
-
-    /// Lists a session, after `prepare` was called with it. Nobody is told yet. `except`: the number of a session that ends
-    /// as soon as this one is listed.
-    fn join(
-        &self,
-        now: Instant,
-        (registration, lease): (Registration, Option<LeaseHold>),
-        except: Option<u64>,
-        prepare: impl FnOnce(&mut Session),
-        is_current: impl Fn() -> bool,
-    ) -> Result<Option<Arc<Session>>, NotAttached> {
-        check_not_own(&registration.source)?;
-        let exclusive = registration.identity.exclusive;
-        if exclusive && self.needs_leases() && lease.as_ref().is_none_or(LeaseHold::is_lost) {
-            return Err(NotAttached::Leaseless);
-        }
-        let role = Role::of(&registration.identity.principal);
-        let mut session = self.session(now, role, registration, None);
-        self.check_will_of(&session).map_err(NotAttached::Will)?;
-        prepare(&mut session);
-        session.holds.lock().lease = lease.filter(|_| exclusive);
-        let session = Arc::new(session);
-        let place = Place { exclusive, except, longest_away: &|fits| self.longest_away(fits) };
-        for _ in 0..DISPLACED_MAX {
-            match self.presence.join(&session, &place, &self.policy.limits(), &is_current)? {
-                Joined::Listed => {
-                    self.note(now, &session, What::Registered);
-                    self.note_lease(&session);
-                    return Ok(Some(session));
-                }
-                Joined::Outdated => return Ok(None),
-                Joined::Displaces(others) => others.iter().for_each(|other| self.displace(now, other)),
-            }
-        }
-        Err(Refusal::new(ErrorCode::TooManySessions, "other sessions register at the same moment; try again").into())
-    }
-
-    /// Attaches an adapter, which sends events, and receives those that it subscribes to. It is not an application, so
-    /// presence does not list it.
-    pub fn attach_adapter(&self, now: Instant, outbox: Outbox) -> Arc<Session> {
-        self.adapter(now, outbox, None)
-    }
-
-    /// Attaches an adapter that answers requests, which it gets through `door`.
-    pub fn attach_handler(&self, now: Instant, door: Arc<dyn Door>) -> Arc<Session> {
-        self.adapter(now, Outbox::refusing(), Some(door))
-    }
-
-    fn adapter(&self, now: Instant, outbox: Outbox, door: Option<Arc<dyn Door>>) -> Arc<Session> {
-        let identity =
-            Identity::unproved(Principal::Service, Permissions { handle: Permission::All, ..Permissions::default() });
-        let source = OWN_SOURCE.to_owned();
-        let registration = Registration { source, identity, echo: false, address: None, outbox, will: None };
-        let adapter = Arc::new(self.session(now, Role::Adapter, registration, door));
-        self.note_adapter(&adapter);
-        adapter
-    }
-
-    fn session(&self, now: Instant, role: Role, registration: Registration, door: Option<Arc<dyn Door>>) -> Session {
-        let since = self.date(now);
-        Session::new(self.ids.session(), self.ids.stamp(), role, since, registration, self.reloads(), door)
-    }
-
     /// What the calendar says at a moment of the monotonic clock.
     fn date(&self, now: Instant) -> SystemTime {
         let (then, calendar) = self.calendar;
@@ -494,98 +334,7 @@ impl Router {
     pub fn earlier(&self) -> &Notify {
         self.requests.earlier()
     }
-
-    /// What the router holds, for the operator. Walks the whole index, and takes every session's locks, one after the
-    /// other.
-    pub fn size(&self) -> Size {
-        let (retained_values, retained_bytes) = self.retained.size();
-        let (logs, log_entries, log_bytes, known_ids) = self.history.size();
-        self.count_kept();
-        let mut size = Size {
-            requests: self.requests.len(),
-            calls: self.calls.len(),
-            subscribers: self.events.len(),
-            handlers: self.handlers.len(),
-            hints: self.hints.len(),
-            retained_values,
-            retained_bytes,
-            resumable: self.resumes.len(),
-            kept: self.resumes.kept().entries(),
-            kept_bytes: self.resumes.kept().bytes(),
-            logs,
-            log_entries,
-            log_bytes,
-            known_ids,
-            ..Size::default()
-        };
-        self.presence.each(|session| {
-            size.sessions += 1;
-            size.away += usize::from(session.is_away());
-            size.asked += session.holds.lock().asked.len();
-            size.given += session.busy();
-            size.turns += session.turns.len();
-            size.waiting += session.turns.waiting();
-        });
-        size
-    }
-}
-
-/// Checks that an application registers another source than the broker's own.
-///
-/// # Errors
-/// `FORBIDDEN`.
-fn check_not_own(source: &str) -> Result<(), Refusal> {
-    if source == OWN_SOURCE {
-        let words = "the source 'switchboard' is reserved for adapters in the broker; choose another name";
-        return Err(Refusal::new(ErrorCode::Forbidden, words));
-    }
-    Ok(())
 }
 
 /// Requests that were pending at one time, for [`Router::any_pending`].
 pub struct Unanswered(Vec<Arc<Pending>>);
-
-/// What a router holds.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Size {
-    /// Registered sessions.
-    pub sessions: usize,
-    /// Calls over HTTP that are being served. They are not sessions of applications.
-    pub calls: usize,
-    /// The registered sessions that have no connection.
-    pub away: usize,
-    /// Sessions whose tokens are known.
-    pub resumable: usize,
-    /// Messages that are kept for resumable sessions, once for each session.
-    pub kept: usize,
-    /// The memory that they use, in bytes.
-    pub kept_bytes: usize,
-    /// Pending requests; a gather counts once for each handler.
-    pub requests: usize,
-    /// Requests that registered sessions asked and that are not answered.
-    pub asked: usize,
-    /// Requests that registered sessions were given and have not answered.
-    pub given: usize,
-    /// Turns of ordered handlers, late replies included.
-    pub turns: usize,
-    /// Requests that wait for a turn, once for each handler.
-    pub waiting: usize,
-    /// Subscriptions to events, each counted once for each key of the index.
-    pub subscribers: usize,
-    /// Handler subscriptions, counted likewise.
-    pub handlers: usize,
-    /// Subscriptions whose triple a hint can name.
-    pub hints: usize,
-    /// Retained values.
-    pub retained_values: usize,
-    /// The memory that they use, in bytes.
-    pub retained_bytes: usize,
-    /// Logs of channels with history.
-    pub logs: usize,
-    /// Events in them, those included that are too old and not yet dropped.
-    pub log_entries: usize,
-    /// The memory that they use, in bytes.
-    pub log_bytes: usize,
-    /// Ids of events with `once` that are known.
-    pub known_ids: usize,
-}

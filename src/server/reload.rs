@@ -1,32 +1,24 @@
 //! Reload: reads the configuration and its files again, checks them whole, and puts all of it in force or nothing.
 //!
-//! Nothing here waits for a network. What connections share and a reload replaces is in [`InForce`]. First that is
+//! Nothing here waits for a network. What connections share and a reload replaces is in `in_force`. First that is
 //! replaced, then the router's number of reloads rises, then live sessions are judged (`router/review.rs`).
 
-use std::future::ready;
 use std::iter::once;
 use std::sync::Arc;
-use std::time::Duration;
 
-use parking_lot::RwLock;
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 
-use super::issuers::{self, Known};
+use super::in_force::InForce;
+use super::issuers;
+use super::judge::{Judge, renamed_tables};
 use super::key_fetch::KeyFetch;
-use super::key_files::KeyFiles;
 use super::org::NextOrg;
-use super::same_user::SameUser;
 use super::tls::{Replacement, Tls};
 use super::trial::{Unusable, UnusableList};
-use super::wiring::Proving;
-use super::{Broker, admin, calendar, certificate_warnings, cluster, wiring};
-use crate::auth::{
-    AuthError, CallClaim, CallVerification, Claim, ClientCertificate, Proof, Proved, Review, Verification, Verifier,
-};
-use crate::config::{self, AuthMode, Changes, Config, Http, Mistakes, Settings};
+use super::{Broker, calendar, certificate_warnings, cluster};
+use crate::config::{Changes, Config, Mistakes};
 use crate::router::Reviewed;
-use crate::telemetry::metrics::{Metrics, ReloadOutcome};
+use crate::telemetry::metrics::ReloadOutcome;
 
 /// Lines about mistakes that the log gets of one reload.
 const MISTAKES_LOGGED: usize = 20;
@@ -183,152 +175,6 @@ impl Reloader {
     }
 }
 
-/// What connections share and a reload replaces.
-pub(super) struct InForce {
-    verifier: Box<dyn Verifier>,
-    pub(super) auth: AuthMode,
-    pub(super) admin: config::Admin,
-    /// The hashes of the tokens in `admin`.
-    pub(super) admin_tokens: admin::Tokens,
-    /// The value of each key.
-    pub(super) values: Settings,
-    pub(super) http: Http,
-    pub(super) same_user: SameUser,
-    /// The issuers of JWTs. Keys are fetched by tasks that end with `fetching`.
-    issuers: Vec<Known>,
-    fetching: CancellationToken,
-    key_files: KeyFiles,
-    /// What the listeners that encrypt use, if there are any.
-    pub(super) tls: Option<Arc<Tls>>,
-    /// What the operator should know of it.
-    warnings: Vec<String>,
-}
-
-impl InForce {
-    /// Reads the files that it needs. `before` is what a reload replaces: its fetched keys, and the way in which owners of
-    /// connections are looked up, stay in use. Returns what fetches keys, too.
-    ///
-    /// # Errors
-    /// Every file that cannot be used.
-    pub(super) fn open(
-        config: &Config,
-        tls: Option<Arc<Tls>>,
-        before: Option<&Self>,
-        metrics: &Metrics,
-    ) -> Result<(Self, Vec<KeyFetch>), UnusableList> {
-        let same_user = SameUser::open(config, before.map(|before| &before.same_user));
-        let proving = wiring::verifier(config, before.map_or(&[], |before| &before.issuers), metrics);
-        match (same_user, proving) {
-            (Ok((same_user, warnings)), Ok(Proving { verifier, issuers, fetches })) => {
-                let (http, fetching) = (config.http.clone(), CancellationToken::new());
-                let key_files = KeyFiles::read(config);
-                let (auth, admin, values) = (config.auth, config.admin.clone(), config.settings.clone());
-                let admin_tokens = admin::Tokens::new(&admin);
-                let in_force = Self {
-                    verifier,
-                    auth,
-                    admin,
-                    admin_tokens,
-                    values,
-                    http,
-                    same_user,
-                    issuers,
-                    fetching,
-                    key_files,
-                    tls,
-                    warnings,
-                };
-                Ok((in_force, fetches))
-            }
-            (same_user, proving) => {
-                let proving = proving.err().unwrap_or_default();
-                Err(UnusableList::from(same_user.err().into_iter().chain(proving).collect::<Vec<_>>()))
-            }
-        }
-    }
-
-    /// When the keys of issuers were last fetched.
-    pub(super) fn keys_fetched(&self) -> impl Iterator<Item = (&str, std::time::Instant)> {
-        self.issuers.iter().filter_map(Known::fetched)
-    }
-
-    /// What the operator should know of the settings that are in force.
-    pub(super) fn warnings(&self) -> &[String] {
-        &self.warnings
-    }
-
-    /// Returns why a certificate proves nothing now: a session without a token may have been connected since before its
-    /// authority was removed.
-    fn check_certificate(&self, claim: &Claim) -> Result<(), AuthError> {
-        match &claim.certificate {
-            Some(shown) if claim.token.is_none() && !self.vouches_for(shown) => Err(AuthError::Unauthenticated(
-                "no authority in tls.client_ca_file vouches for the client certificate any more".into(),
-            )),
-            Some(_) | None => Ok(()),
-        }
-    }
-
-    fn vouches_for(&self, shown: &ClientCertificate) -> bool {
-        self.tls.as_ref().is_some_and(|tls| tls.vouches_for(shown))
-    }
-}
-
-impl Verifier for InForce {
-    fn verify(&self, claim: Claim) -> Verification<'_> {
-        match self.check_certificate(&claim) {
-            Ok(()) => self.verifier.verify(claim),
-            Err(refused) => Box::pin(ready(Err(refused))),
-        }
-    }
-
-    fn verify_call(&self, call: CallClaim) -> CallVerification<'_> {
-        self.verifier.verify_call(call)
-    }
-
-    fn review(&self, proved: &Proved<'_>) -> Review {
-        match proved.proof {
-            Proof::Certificate(shown) if !self.vouches_for(shown) => Review::End,
-            _ => self.verifier.review(proved),
-        }
-    }
-}
-
-/// A value that a reload replaces as a whole. A connection reads it once for its handshake and once for each registration,
-/// so a lock serves.
-pub(super) struct Replaceable<T>(RwLock<Arc<T>>);
-
-impl<T> Replaceable<T> {
-    pub(super) fn new(value: T) -> Self {
-        Self(RwLock::new(Arc::new(value)))
-    }
-
-    /// Returns the present value.
-    pub(super) fn get(&self) -> Arc<T> {
-        Arc::clone(&self.0.read())
-    }
-
-    fn set(&self, value: T) {
-        *self.0.write() = Arc::new(value);
-    }
-}
-
-/// The verifier in force when it is asked.
-impl Verifier for Replaceable<InForce> {
-    fn verify(&self, claim: Claim) -> Verification<'_> {
-        let in_force = self.get();
-        Box::pin(async move { in_force.verify(claim).await })
-    }
-
-    fn verify_call(&self, call: CallClaim) -> CallVerification<'_> {
-        let in_force = self.get();
-        Box::pin(async move { in_force.verify_call(call).await })
-    }
-
-    fn review(&self, proved: &Proved<'_>) -> Review {
-        self.get().review(proved)
-    }
-}
-
 impl Broker {
     /// Keeps the keys of issuers fresh, in tasks of their own, until a reload begins others.
     pub(super) fn fetch_keys(&self, fetches: Vec<KeyFetch>) {
@@ -472,48 +318,6 @@ struct Checked {
     fetches: Vec<KeyFetch>,
     /// If something of the org has changed.
     org: Option<NextOrg>,
-}
-
-/// Keys of `[auth.salesforce_*]` that decide whom a proof is for. When they change, the sessions of the table may be of
-/// users whom it does not prove now.
-const NAMES_USERS: &[&str] =
-    &["org_id", "user", "username_claim", "federation_id_claim", "issuer", "audience", "allowed_clients"];
-
-/// The tables of which such a key has changed.
-fn renamed_tables(changed: &[String]) -> Vec<&str> {
-    let parts = changed.iter().filter_map(|key| key.rsplit_once('.'));
-    parts.filter(|(_, key)| NAMES_USERS.contains(key)).map(|(table, _)| table).collect()
-}
-
-/// How long the proof of a session is valid after its issuer has changed, so that the application can renew it.
-const RENEWED_WITHIN: Duration = Duration::from_mins(1);
-
-/// Judges live sessions by the verifier in force, except those of tables that name users in another way now, and of issuers
-/// whose tokens prove something else now.
-struct Judge<'a> {
-    verifier: &'a dyn Verifier,
-    renamed: Vec<&'a str>,
-    /// The names of issuers.
-    changed_issuers: Vec<String>,
-}
-
-impl Verifier for Judge<'_> {
-    fn verify(&self, claim: Claim) -> Verification<'_> {
-        self.verifier.verify(claim)
-    }
-
-    fn review(&self, proved: &Proved<'_>) -> Review {
-        match proved.proof {
-            Proof::Salesforce(table) if self.renamed.contains(table) => Review::End,
-            Proof::Issuer(name) if self.changed_issuers.iter().any(|changed| **changed == **name) => {
-                match self.verifier.review(proved) {
-                    Review::Keep(permissions) => Review::KeepFor { permissions, longest: RENEWED_WITHIN },
-                    review => review,
-                }
-            }
-            _ => self.verifier.review(proved),
-        }
-    }
 }
 
 /// Logs the outcome of a reload: names of keys, never values.

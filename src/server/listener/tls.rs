@@ -15,8 +15,8 @@ use tokio::time::timeout;
 use tokio_rustls::server::TlsStream;
 use tokio_rustls::{LazyConfigAcceptor, StartHandshake};
 
+use super::connection::with_permit;
 use super::http::{self, Peer};
-use super::with_permit;
 use crate::auth::ClientCertificate;
 use crate::certificates::{Leaf, subject};
 use crate::server::Broker;
@@ -179,7 +179,8 @@ mod tests {
     use tokio::time::Instant;
     use tokio_rustls::TlsConnector;
 
-    use super::super::{Remote, encrypted};
+    use super::super::Remote;
+    use super::super::connection::encrypted;
     use super::*;
     use crate::config::{self, Config};
     use crate::server::Server;

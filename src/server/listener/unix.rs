@@ -11,7 +11,9 @@ use rustix::fs::Access;
 use socket2::{Domain, SockAddr, Socket, Type};
 use tokio::net::UnixListener;
 
-use super::{BACKLOG, Descriptors, Listening, Remote, admit, connection, spawn};
+use super::connection::connection;
+use super::open::BACKLOG;
+use super::{Descriptors, Listening, Remote, admit, spawn};
 use crate::server::Broker;
 use crate::telemetry::metrics::ListenerKind;
 
