@@ -5,8 +5,9 @@ use std::time::{Duration, Instant};
 use wire::{Close, CloseCode, notice};
 
 use super::log::Leaving;
+use super::taking::queue_notices;
 use super::timer::Timer;
-use super::{Connection, Effect, Phase, queue_notices};
+use super::{Connection, Effect, Phase};
 use crate::router::{End, Ending, Left, Router, Session};
 use crate::websocket::{Fault, Frame};
 

@@ -9,10 +9,12 @@ mod closing;
 mod command;
 mod commits;
 mod driver;
+mod due;
 mod failed_logins;
 mod fetching;
 mod handshake_token;
 mod heartbeat;
+mod input;
 mod leasing;
 mod log;
 mod looking;
@@ -27,12 +29,14 @@ mod renew;
 mod resume;
 mod settings;
 mod shutdown;
+mod taking;
 mod timer;
 mod unregistered;
 
 pub use driver::{Admission, Context, Upgraded, serve};
 pub use failed_logins::{FailedLogins, network_of};
 pub use handshake_token::HandshakeToken;
+pub use input::{Effect, Gone, Input};
 pub use rate::Rate;
 pub use settings::Settings;
 pub use shutdown::{Shutdown, Stage, spread};
@@ -42,18 +46,18 @@ use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::task::{self, Poll};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use wire::{Close, CloseCode, notice};
 
-use crate::auth::{AuthError, Claim, ClientCertificate, Identity};
+use crate::auth::ClientCertificate;
 use crate::config::Limits;
-use crate::router::{Allowance, End, Ending, OnFull, Router, Session};
+use crate::router::{Allowance, End, OnFull, Router, Session};
 use crate::telemetry::metrics::SlowFor;
-use crate::websocket::{Frame, ping};
+use crate::websocket::Frame;
 use commits::Commits;
 use fetching::Fetching;
-use heartbeat::{Beat, Heartbeat};
+use heartbeat::Heartbeat;
 use leasing::Leasing;
 use log::Leaving;
 use looking::Looking;
@@ -64,69 +68,6 @@ use timer::{Timer, Timers};
 
 /// Replies that wait in the connection's own queue before it is read on.
 const REPLIES_MAX: usize = 64;
-
-/// Everything that can happen to a connection.
-pub enum Input<'a> {
-    /// A text message.
-    Text(&'a str),
-    /// A binary message.
-    Binary,
-    /// Another frame: a ping, a pong, a fragment. It counts against the rate as a message does.
-    Frame,
-    /// This number of bytes was read since the last burst, of whole frames and of parts. Used if
-    /// [`Connection::counts_bytes`].
-    Received(usize),
-    /// Bytes came, perhaps of a frame that is not whole yet: a sign of life.
-    Alive,
-    /// The time of [`Connection::deadline`] is reached.
-    Timeout,
-    /// The verifier's answer to [`Effect::Verify`].
-    Verified(Result<Identity, AuthError>),
-    /// The receivers that the connection waited for are relieved.
-    Relieved,
-    /// Envelopes that waited for the disk are on it, or refused.
-    Committed,
-    /// Events that a Subscribe waited for were read from the disk, or cannot be.
-    Looked,
-    /// The lease that a Register waited for was taken, or cannot be.
-    Leased,
-    /// The session that a Register waited for is here, or does not continue.
-    Fetched,
-    /// The peer takes nothing, although there is something to take.
-    Blocked,
-    /// The peer took something.
-    Taken,
-    /// The session's outbox ended.
-    Ended(End),
-    /// The broker drains; the client should return this long after the Close frame.
-    Drain(Duration),
-    /// The broker drains, and another node takes the session over; the connection closes after this time.
-    MoveAfter(Duration),
-    /// The broker closes all sessions.
-    Restart,
-    /// The socket has ended.
-    Gone(Gone),
-}
-
-/// How a socket ended.
-#[derive(Clone, Debug)]
-pub enum Gone {
-    /// The peer sent a Close frame, with this status code if it gave one.
-    ByPeer(Option<u16>),
-    /// The peer broke a rule of WebSocket, and is told so by this Close frame.
-    Fault(Close),
-    /// The stream broke or ended without a Close frame.
-    Lost,
-}
-
-/// What must wait or end.
-#[derive(Debug)]
-pub enum Effect {
-    /// Ask the verifier, and return with [`Input::Verified`]. The connection is not read meanwhile.
-    Verify(Claim),
-    /// Send what waits, then this Close frame, and end.
-    Close(Close),
-}
 
 /// One WebSocket.
 pub struct Connection {
@@ -312,53 +253,6 @@ impl Connection {
         std::mem::take(&mut self.secret_read)
     }
 
-    /// Takes up to `most` frames that are to be sent, oldest first.
-    pub fn take(&mut self, now: Instant, most: usize, router: &Router, frames: &mut Vec<Frame>) {
-        let own = most.min(self.replies.len());
-        frames.extend(self.replies.drain(..own));
-        if self.replies.is_empty() && self.replies.capacity() > 0 {
-            self.replies = VecDeque::new();
-        }
-        let Phase::Registered(session) = &self.phase else { return };
-        if self.attachment != 0 {
-            if self.is_reply_held() {
-                if let Some(end) = session.outbox().take_proof_end() {
-                    self.limit_proof(now, end);
-                }
-                return;
-            }
-            if let Some(end) = self.take_resumable(now, (session, self.attachment), most - own, router, frames) {
-                self.limit_proof(now, end);
-            }
-            return;
-        }
-        let outbox = session.outbox();
-        let (room, at) = (most - own, frames.len());
-        let (mut lagging, mut dropped, mut proof_end) = (None, 0, None);
-        loop {
-            let taken = outbox.take(now, room.saturating_sub(frames.len() - at), frames);
-            // Most often there was nothing but frames.
-            let Some(taken) = taken else { break };
-            lagging = lagging.or(taken.lagging);
-            proof_end = proof_end.or(taken.proof_end);
-            dropped += taken.dropped;
-            let Some(mut replay) = taken.replay else { break };
-            if !router.pull(&mut replay, room.saturating_sub(frames.len() - at), frames) {
-                outbox.put_back(replay);
-                break;
-            }
-        }
-        session.release_presence(now);
-        // Notices about the queue itself are sent before its contents. Most often there is none.
-        if lagging.is_some() || dropped > 0 {
-            self.count_notices(lagging.is_some(), dropped);
-            frames.splice(at..at, queue_notices(lagging, dropped));
-        }
-        if let Some(end) = proof_end {
-            self.limit_proof(now, end);
-        }
-    }
-
     /// Ready when there is something for [`Connection::take`], or the session's outbox ended.
     pub fn poll_ready(&self, cx: &mut task::Context<'_>) -> Poll<()> {
         if !self.replies.is_empty() {
@@ -502,71 +396,6 @@ impl Connection {
         self.limits = limits;
     }
 
-    fn fire_timers(&mut self, now: Instant, router: &Router) -> Option<Effect> {
-        if let Some(end) = self.session().and_then(|session| session.outbox().take_proof_end()) {
-            self.limit_proof(now, end);
-        }
-        while let Some(timer) = self.timers.take_due(now) {
-            let effect = match timer {
-                Timer::Registration => Some(self.close(now, router, CloseCode::NotRegistered)),
-                Timer::Delay => self.refuse_delayed(now, router),
-                Timer::Renewal => {
-                    self.renewal_late(now, router);
-                    None
-                }
-                Timer::Proof => self.check_proof(now, router),
-                Timer::Heartbeat => self.beat(now, router),
-                Timer::Pause => {
-                    let slow_consumer = self.limits.slow_consumer;
-                    match self.pause.as_mut().and_then(|pause| pause.fire(now, slow_consumer)) {
-                        Some(until) => self.timers.set(Timer::Pause, until),
-                        None => self.end_pause(now),
-                    }
-                    None
-                }
-                Timer::SlowConsumer => {
-                    self.settings.metrics.slow_consumers.count(SlowFor::Stalled);
-                    let stalled = "slow consumer: nothing was taken for too long";
-                    Some(self.close_for(now, router, Close::new(CloseCode::SlowConsumer, stalled), Ending::Stalled))
-                }
-                Timer::Fetch => self.fetched(now, router),
-                Timer::Move => self.move_on(now, router),
-                Timer::Restart => {
-                    // What it asked since the drain ended.
-                    if let Some(session) = self.session() {
-                        router.give_up_all(now, session);
-                    }
-                    Some(self.close(now, router, CloseCode::Restart))
-                }
-            };
-            if effect.is_some() {
-                return effect;
-            }
-        }
-        None
-    }
-
-    fn beat(&mut self, now: Instant, router: &Router) -> Option<Effect> {
-        let reads = self.reads() && self.timers.get(Timer::SlowConsumer).is_none();
-        match self.heartbeat.beat(reads) {
-            Beat::Ping => {
-                self.replies.push_back(ping());
-                self.timers.set(Timer::Heartbeat, self.heartbeat.next(now));
-                None
-            }
-            Beat::Dead => Some(self.close(now, router, CloseCode::HeartbeatMissed)),
-        }
-    }
-
-    /// Counts what a session is told about its own queue.
-    fn count_notices(&self, lags: bool, dropped: u64) {
-        let metrics = &self.settings.metrics;
-        if lags {
-            metrics.lagging.count(());
-        }
-        metrics.dropped.add((), dropped);
-    }
-
     /// Sends a frame to the application. A session that is ending has its own close to say why.
     fn push(&mut self, now: Instant, frame: impl Into<Frame>) {
         match &self.phase {
@@ -576,13 +405,6 @@ impl Connection {
             Phase::Unregistered | Phase::Ended => self.replies.push_back(frame.into()),
         }
     }
-}
-
-/// What a session is told about its own queue: that it lagged, and how many events were dropped.
-fn queue_notices(lagging: Option<notice::Depth>, dropped: u64) -> impl Iterator<Item = Frame> {
-    let lagging = lagging.map(|depth| notice::lagging(depth).into());
-    let dropped = (dropped > 0).then(|| notice::dropped(dropped).into());
-    lagging.into_iter().chain(dropped)
 }
 
 #[cfg(test)]

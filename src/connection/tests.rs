@@ -1,13 +1,13 @@
 //! A connection without a socket: what goes in, and what it wants.
 
 use std::net::Ipv4Addr;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use wire::command::{Role, Subscribe};
 use wire::{ErrorCode, Refusal};
 
 use super::*;
-use crate::auth::{Open, Permissions, Principal, Proved, Review, Verification, Verifier};
+use crate::auth::{AuthError, Claim, Identity, Open, Permissions, Principal, Proved, Review, Verification, Verifier};
 use crate::config::{Channel, Config, Limits, LogBounds};
 use crate::connection::register::Registering;
 use crate::router::{Ids, Outbox, OutboxLimits, Policy, Registration, Reviewed};
