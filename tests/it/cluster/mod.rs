@@ -1,8 +1,9 @@
 //! Several brokers as one (docs/cluster.md). `routing`, `choosing`, `pressure`, `exclusive`, `retained`, `moving`, `logs`, `stress`
 //! and those that begin so are several routers in one thread or in many, whose links deliver when the test says so; `simulation`
 //! is routers with real links on a simulated network; `nats`, `leases`, `values`, `history`, `rolling`, `starting`, `outages`,
-//! `routes` and `reloading` are brokers on real NATS servers.
+//! `routes`, `reloading` and `adopting` are brokers on real NATS servers.
 
+mod adopting;
 mod choosing;
 mod exclusive;
 mod history;
