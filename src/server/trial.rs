@@ -210,12 +210,13 @@ fn data_folder(config: &Config, credentials_key: Option<SecretString>) -> Vec<Un
 /// Why a node cannot use a data folder: it has what a broker without a cluster has kept there, which no node would find.
 fn left_by_one_broker(config: &Config, credentials_key: Option<SecretString>) -> Option<Unusable> {
     const DISCARD: &str = "'switchboard cluster adopt --discard' leaves the file aside";
+    const ADOPT: &str = "'switchboard cluster adopt' moves them there";
     let kept = Look::new(&wiring::history(config, credentials_key)).kept();
     let message = match kept {
         Ok(kept) if !kept.any() => return None,
         Ok(Kept { logs, events, values }) => format!(
             "history.redb in {} has what a broker without [cluster] kept: {logs} logs with {events} events, and {values} \
-             retained values. A cluster keeps them in JetStream. {DISCARD}",
+             retained values. A cluster keeps them in JetStream: {ADOPT}, and {DISCARD}",
             config.data_dir.display()
         ),
         Err(error) => format!("{error}; a node does not use it, and {DISCARD}"),

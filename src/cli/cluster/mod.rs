@@ -32,10 +32,21 @@ pub(super) struct Arguments {
 
 #[derive(Debug, clap::Subcommand)]
 enum Command {
-    /// Set the history of one broker aside that becomes a node; stop the broker first
+    /// Move what one broker kept on its disk into the cluster; stop the broker first
+    #[command(after_help = "\
+Appends the events of durable channels to the logs in JetStream, with their offsets and epochs, so that \
+clients recover on any node, and puts durable retained values into the bucket. A log is adopted only if the \
+cluster has no events in it, and that of a shared channel only while no node runs; a value only if the \
+cluster never had one in its place. Then the file is named history.redb.adopted-TIME.
+
+If it is interrupted, or something could not be adopted (exit code 1), the file stays. Run it again: what it \
+has adopted is recognised. Until that is done, or --discard leaves the rest aside, the node does not start.
+
+After a backup was put back, run 'switchboard history repair --new-epochs' first: the backup lacks the \
+events since, and its epochs would hide that.")]
     Adopt {
-        /// Leave it aside: the file gets another name, and no event of it is in the cluster
-        #[arg(long, required = true)]
+        /// Leave it aside instead: the file gets another name, and nothing of it is put into the cluster
+        #[arg(long)]
         discard: bool,
     },
 }
@@ -46,9 +57,9 @@ pub(super) fn run(arguments: Arguments, output: &mut Output) -> anyhow::Result<E
     let options = LoadOptions { data_dir, ..LoadOptions::from_process(config) };
     let config = Config::load(options)?;
     let key = KeySource::new(config.credentials.key_file.clone(), credentials_key());
-    let settings = HistorySettings { data_dir: config.data_dir, key };
+    let settings = HistorySettings { data_dir: config.data_dir.clone(), key };
     match discard {
         true => adopt::discard(&settings, output),
-        false => Ok(Exit::Usage),
+        false => adopt::run(&config, &settings, output),
     }
 }

@@ -6,7 +6,7 @@ use super::check::check;
 use super::disk::{Disk, FileDisk};
 use super::record::{Entry, LogName};
 use super::set_aside::Kept;
-use super::start::{HistorySettings, advise, shared_builder};
+use super::start::{HistorySettings, Loaded, advise, shared_builder};
 use super::tables::{Item, STORE, Seal, key_check, read_all};
 use super::{WHAT, cost};
 use crate::store::database::Name;
@@ -79,6 +79,15 @@ impl<'s> Look<'s> {
             }
             Item::Known(..) | Item::Retained(..) => {}
         })
+    }
+
+    /// Hands over everything: each log with its entries, then ids of events with `once`, then retained values. Returns `false` if
+    /// there is no history.
+    ///
+    /// # Errors
+    /// The file is damaged, has another key, or cannot be read.
+    pub fn contents(&self, visit: &mut dyn FnMut(Loaded)) -> Result<bool, StoreError> {
+        self.read(&mut |item| visit(item.into()))
     }
 
     /// Counts what there is.
