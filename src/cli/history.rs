@@ -55,8 +55,8 @@ The damaged file stays beside the new one, as history.redb.damaged-TIME. A log t
 gets a new epoch, so that no client takes it for whole: its recover says EPOCH. A sound file is left as \
 it is.
 
-After a backup was put back, run it with --new-epochs: the backup lacks the events since, and its \
-epochs would hide that.")]
+After a backup was put back, run it with --new-epochs, before the broker starts and before \
+'switchboard cluster adopt': the backup lacks the events since, and its epochs would hide that.")]
     Repair {
         /// Give every log a new epoch, also in a sound file
         #[arg(long)]

@@ -131,6 +131,8 @@ enum Command {
     Audit(audit::Arguments),
     /// Look at the logs of durable channels, and repair their file
     History(history::Arguments),
+    /// Move what one broker kept into a cluster
+    Cluster(cluster::Arguments),
     /// Make tokens for applications
     Token(token::TokenArgs),
     /// Make and renew certificates for TLS
@@ -290,6 +292,7 @@ fn dispatch(command: Command, output: &mut Output) -> anyhow::Result<ExitCode> {
         Command::Credentials(arguments) => Ok(credentials::run(&arguments)),
         Command::Audit(arguments) => audit::run(arguments, output),
         Command::History(arguments) => history::run(arguments, output),
+        Command::Cluster(arguments) => cluster::run(arguments, output),
         Command::Token(arguments) => token::run(&arguments, output),
         Command::Cert(arguments) => cert::run(arguments, output),
         Command::Check(arguments) => check::run(&arguments, output),

@@ -59,7 +59,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-pub use self::cluster::{ClusterError, check as cluster_check};
+pub use self::cluster::{ClusterError, adopt as cluster_adopt, check as cluster_check};
 pub use self::forwarded::client_address;
 pub use self::inherited::{InheritError, Inherited};
 pub use self::reload::{How, ReloadError, Reloaded, Reloader};

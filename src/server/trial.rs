@@ -17,7 +17,7 @@ use crate::audit::Audit;
 use crate::config::{Config, ListenAddress, Store};
 use crate::credentials::{Directory, Settings};
 use crate::salesforce::{Org, SetupError};
-use crate::store::history::HistoryFile;
+use crate::store::history::{HistoryFile, Kept, Look};
 use crate::store::{FolderLock, try_folder};
 use crate::telemetry::metrics::Metrics;
 
@@ -199,9 +199,27 @@ fn data_folder(config: &Config, credentials_key: Option<SecretString>) -> Vec<Un
         found.push(Unusable::new("credentials", error));
     }
     if config.keeps_history()
-        && let Err(error) = HistoryFile::try_key(&wiring::history(config, credentials_key))
+        && let Err(error) = HistoryFile::try_key(&wiring::history(config, credentials_key.clone()))
     {
         found.push(Unusable::new("data_dir", error));
     }
+    found.extend(config.cluster.is_on().then(|| left_by_one_broker(config, credentials_key)).flatten());
     found
+}
+
+/// Why a node cannot use a data folder: it has what a broker without a cluster has kept there, which no node would find.
+fn left_by_one_broker(config: &Config, credentials_key: Option<SecretString>) -> Option<Unusable> {
+    const DISCARD: &str = "'switchboard cluster adopt --discard' leaves the file aside";
+    const ADOPT: &str = "'switchboard cluster adopt' moves them there";
+    let kept = Look::new(&wiring::history(config, credentials_key)).kept();
+    let message = match kept {
+        Ok(kept) if !kept.any() => return None,
+        Ok(Kept { logs, events, values }) => format!(
+            "history.redb in {} has what a broker without [cluster] kept: {logs} logs with {events} events, and {values} \
+             retained values. A cluster keeps them in JetStream: {ADOPT}, and {DISCARD}",
+            config.data_dir.display()
+        ),
+        Err(error) => format!("{error}; a node does not use it, and {DISCARD}"),
+    };
+    Some(Unusable::new("data_dir", message))
 }

@@ -17,7 +17,7 @@ const BROKER_LOCK: &str = "switchboard.lock";
 /// The word behind the process number of a command that gives the store a new key.
 const REKEY: &str = "rekey";
 
-/// The word behind the process number of a command that repairs a file.
+/// The word behind the process number of a command that repairs or moves a file.
 const REPAIR: &str = "repair";
 
 /// How much of the file of [`FolderLock`] is read, in bytes: a process number and a word.
@@ -53,7 +53,7 @@ impl FolderLock {
         Self::take_as(Role::Rekey, data_dir)
     }
 
-    /// The same for the command that repairs the history.
+    /// The same for a command that repairs the history, or moves it into a cluster.
     ///
     /// # Errors
     /// Those of [`FolderLock::take`].
@@ -118,7 +118,7 @@ enum Role {
     Broker,
     /// A command that gives the store a new key.
     Rekey,
-    /// A command that repairs the history.
+    /// A command that repairs the history, or moves it into a cluster.
     Repair,
 }
 
@@ -166,10 +166,10 @@ fn taken(role: Role, holder: &Holder, data_dir: &Path) -> StoreError {
             format!("another command{process} is giving the credential store a new key; nothing was changed")
         }
         (Role::Repair, Role::Broker) => {
-            format!("a command{process} is repairing the history; start again when it has ended")
+            format!("a command{process} is repairing or moving the history; start again when it has ended")
         }
         (Role::Repair, Role::Rekey | Role::Repair) => {
-            format!("another command{process} is repairing the history; nothing was changed")
+            format!("another command{process} is repairing or moving the history; nothing was changed")
         }
         (Role::Broker, Role::Broker) => format!(
             "another broker{process} runs on this data folder; stop it, or give this one a folder of its own with \

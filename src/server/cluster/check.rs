@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 use tokio::time::timeout;
 
 use super::ClusterError;
+use super::connect::{options, with_proof};
 use super::jetstream::{keeps_durably, largest_stored};
-use super::nats::{options, with_proof};
 use crate::config::Config;
 use crate::http::{self, BaseUrl, Failure, Options};
 

@@ -1,14 +1,16 @@
 //! [`Cluster`]: this node's part in a cluster (docs/cluster.md). A thread of its own talks to NATS, so that a busy broker
 //! does not let its beats wait.
 //!
-//! `nats` connects, and is the only place that waits for NATS. `plane` has the links, which the router gives messages to.
+//! `connect` connects to NATS, and `nats` is the only place that waits for it afterwards. `plane` has the links, which the router gives messages to.
 //! `jetstream` is what the cluster keeps, on a thread of its own; `leases` are those of exclusive sources, `retained` has the
 //! retained values, `history` the logs. `check` says whether NATS is set up for nodes, `joining` is the start of a node, until it may accept
 //! sessions; `digest` is what has to be the same on all nodes, `reload` reads the configuration of all again, `clock` is a
-//! clock that does not stop while the machine sleeps.
+//! clock that does not stop while the machine sleeps. `adopt` moves what one broker kept into the cluster.
 
+pub mod adopt;
 pub mod check;
 mod clock;
+mod connect;
 mod digest;
 mod history;
 mod jetstream;

@@ -1,31 +1,25 @@
-//! The connection to NATS: the only place of a node that waits for it.
+//! The connection of a node to NATS: what arrives, what leaves, and what has happened.
 
 use std::future::pending;
 use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 use std::time::Duration;
 
-use async_nats::{Client, ConnectOptions, Event, Message, ServerAddr, SubscribeError, Subscriber};
+use async_nats::{Client, Event, Message, SubscribeError, Subscriber};
 use futures_util::{FutureExt, StreamExt};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
+use super::connect::{RECONNECT, options, reach, unreachable};
 use super::jetstream::JetStream;
 use super::joining::Joining;
 use super::plane::Plane;
-use super::{ClusterError, NATS_WAIT, date};
+use super::{ClusterError, date};
 use crate::cluster::{BusEvent, Inbound, Incarnation, Keys, Outbound};
 use crate::config::{self, Config};
 use crate::router::{Lost, Router};
-use crate::store::read_group_secret;
-
-/// How often a node pings its NATS server: two missed pings end the connection, so a frozen server is noticed after 2.2 s.
-const PING: Duration = Duration::from_secs(1);
-
-/// How long the library waits before it connects again.
-const RECONNECT: Duration = Duration::from_millis(250);
 
 /// Messages of a subscription that the library keeps. What it drops beyond that, links send again.
 const SUBSCRIPTION_MAX: usize = 16_384;
@@ -79,23 +73,10 @@ async fn connect_and_serve(
     node.map_err(|error| unreachable(&config.cluster, &error))?.serve(joining, stop, joined).await
 }
 
-fn unreachable(settings: &config::Cluster, error: &dyn std::fmt::Display) -> ClusterError {
-    ClusterError::Unreachable { servers: settings.servers.join(", "), error: error.to_string() }
-}
-
 /// Whether NATS is connected now.
 enum Change {
     Connected,
     Disconnected,
-}
-
-/// The options of every connection, as this node.
-pub(super) fn options(settings: &config::Cluster, node: &str) -> ConnectOptions {
-    let options = ConnectOptions::new()
-        .name(format!("switchboard {node}"))
-        .ping_interval(PING)
-        .connection_timeout(Duration::from_secs(2));
-    with_tls(settings, options)
 }
 
 async fn connect(
@@ -103,7 +84,6 @@ async fn connect(
     plane: &Plane,
     changes: mpsc::Sender<Change>,
 ) -> Result<Client, ClusterError> {
-    let servers: Vec<ServerAddr> = settings.servers.iter().filter_map(|server| server.parse().ok()).collect();
     let options = options(settings, plane.node().as_str())
         .subscription_capacity(SUBSCRIPTION_MAX)
         .retain_servers_order()
@@ -120,68 +100,7 @@ async fn connect(
                 changes.send(change).await.ok();
             }
         });
-    let options = with_proof(settings, options).await?;
-    // Until NATS is there, or the time is over.
-    let attempts = async {
-        let mut last = String::new();
-        let until = Instant::now() + NATS_WAIT;
-        loop {
-            match timeout(NATS_WAIT, options.clone().connect(&servers[..])).await {
-                Ok(Ok(client)) => return Ok(client),
-                Ok(Err(error)) => last = error.to_string(),
-                Err(_) if last.is_empty() => "no answer".clone_into(&mut last),
-                Err(_) => {}
-            }
-            if Instant::now() >= until {
-                return Err(unreachable(settings, &last));
-            }
-            sleep_until(Instant::now() + RECONNECT).await;
-        }
-    };
-    attempts.await
-}
-
-/// The options with what proves to NATS who this node is. The library keeps these secrets in plain texts of its own.
-pub(super) async fn with_proof(
-    settings: &config::Cluster,
-    options: ConnectOptions,
-) -> Result<ConnectOptions, ClusterError> {
-    let read = |key: &str, path: &std::path::Path| {
-        read_group_secret(path).map_err(|error| ClusterError::Refused(format!("{key}: {}: {error}", path.display())))
-    };
-    if let Some(path) = &settings.credentials_file {
-        let options = options.credentials_file(path).await;
-        return options
-            .map_err(|error| ClusterError::Refused(format!("cluster.credentials_file: {}: {error}", path.display())));
-    }
-    if let Some(path) = &settings.token_file {
-        return Ok(options.token(read("cluster.token_file", path)?.trim().to_owned()));
-    }
-    if let Some(path) = &settings.nkey_seed_file {
-        return Ok(options.nkey(read("cluster.nkey_seed_file", path)?.trim().to_owned()));
-    }
-    if let Some(path) = &settings.user_file {
-        let text = read("cluster.user_file", path)?;
-        let mut lines = text.lines();
-        return match (lines.next(), lines.next()) {
-            (Some(user), Some(password)) => Ok(options.user_and_password(user.to_owned(), password.to_owned())),
-            _ => Err(ClusterError::Refused(format!(
-                "cluster.user_file: {}: must hold two lines, user and password",
-                path.display()
-            ))),
-        };
-    }
-    Ok(options)
-}
-
-fn with_tls(settings: &config::Cluster, mut options: ConnectOptions) -> ConnectOptions {
-    if let Some(path) = &settings.ca_file {
-        options = options.add_root_certificates(path.clone());
-    }
-    if let (Some(certificate), Some(key)) = (&settings.certificate_file, &settings.certificate_key_file) {
-        options = options.add_client_certificate(certificate.clone(), key.clone());
-    }
-    options
+    reach(settings, options).await
 }
 
 /// This node, connected.

@@ -5,7 +5,8 @@ use redb::{ReadTransaction, ReadableDatabase};
 use super::check::check;
 use super::disk::{Disk, FileDisk};
 use super::record::{Entry, LogName};
-use super::start::{HistorySettings, advise, shared_builder};
+use super::set_aside::Kept;
+use super::start::{HistorySettings, Loaded, advise, shared_builder};
 use super::tables::{Item, STORE, Seal, key_check, read_all};
 use super::{WHAT, cost};
 use crate::store::database::Name;
@@ -15,6 +16,8 @@ use crate::store::{Cipher, FolderLock, StoreError, exists};
 #[derive(Clone, Debug)]
 pub struct Look<'s> {
     settings: &'s HistorySettings,
+    /// No broker can use the file now, because the caller has locked the folder.
+    is_alone: bool,
 }
 
 /// What is printed of a log.
@@ -35,7 +38,12 @@ pub struct LogLine {
 impl<'s> Look<'s> {
     /// Looks at the history of a data folder.
     pub fn new(settings: &'s HistorySettings) -> Self {
-        Self { settings }
+        Self { settings, is_alone: false }
+    }
+
+    /// The same for a command that has the folder alone.
+    pub fn alone(settings: &'s HistorySettings, _alone: &FolderLock) -> Self {
+        Self { settings, is_alone: true }
     }
 
     /// Returns all logs, ordered by channel and user. `None`: there is no history.
@@ -73,6 +81,26 @@ impl<'s> Look<'s> {
         })
     }
 
+    /// Hands over everything: each log with its entries, then ids of events with `once`, then retained values. Returns `false` if
+    /// there is no history.
+    ///
+    /// # Errors
+    /// The file is damaged, has another key, or cannot be read.
+    pub fn contents(&self, visit: &mut dyn FnMut(Loaded)) -> Result<bool, StoreError> {
+        self.read(&mut |item| visit(item.into()))
+    }
+
+    /// Counts what there is.
+    pub(super) fn count(&self, kept: &mut Kept) -> Result<(), StoreError> {
+        let counted = self.read(&mut |item| match item {
+            Item::Log(..) => kept.logs += 1,
+            Item::Entry(..) => kept.events += 1,
+            Item::Retained(..) => kept.values += 1,
+            Item::Known(..) => {}
+        });
+        counted.map(drop)
+    }
+
     fn read(&self, visit: &mut dyn FnMut(Item)) -> Result<bool, StoreError> {
         let HistorySettings { data_dir, key } = self.settings;
         let path = self.settings.file();
@@ -84,7 +112,7 @@ impl<'s> Look<'s> {
         let is_right = |transaction: &ReadTransaction| -> Result<bool, redb::Error> {
             Ok(seal.cipher().fits(&key_check(transaction)?))
         };
-        let is_in_use = FolderLock::is_taken(data_dir)?;
+        let is_in_use = !self.is_alone && FolderLock::is_taken(data_dir)?;
         let is_key_right = name.guarded(|| {
             if is_in_use {
                 // A consistent view of a file that is being written.

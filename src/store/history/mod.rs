@@ -26,6 +26,7 @@ mod record;
 mod reopen;
 mod repair;
 mod reseal;
+mod set_aside;
 mod start;
 mod tables;
 #[cfg(test)]
@@ -42,6 +43,7 @@ pub use record::{Entry, Known, LogName, Place, Retained};
 pub(crate) use record::{millis, time_of};
 pub use repair::{Repaired, repair};
 pub(crate) use reseal::{reseal, take_back};
+pub use set_aside::{Kept, set_aside};
 pub use start::{HistorySettings, Loaded};
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};

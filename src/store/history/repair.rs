@@ -78,20 +78,29 @@ pub fn repair(settings: &HistorySettings, new_epochs: bool) -> Result<Option<Rep
 }
 
 /// Gives the file a second name, which stays when it is replaced.
-#[expect(clippy::disallowed_methods, reason = "a name that a person can read")]
 fn keep_beside(path: &Path) -> io::Result<PathBuf> {
+    free_name(path, "damaged", |path, old| match fs::hard_link(path, old) {
+        // The file system may have no hard links.
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => fs::copy(path, old).map(drop),
+        linked => linked,
+    })
+}
+
+/// Calls `give` with names beside the file that say what became of it and when, until one is free.
+#[expect(clippy::disallowed_methods, reason = "a name that a person can read")]
+pub(super) fn free_name(
+    path: &Path,
+    became: &str,
+    give: impl Fn(&Path, &Path) -> io::Result<()>,
+) -> io::Result<PathBuf> {
     let time = humantime::format_rfc3339_seconds(SystemTime::now()).to_string().replace(':', "");
     let mut number = 0;
     loop {
-        let ending = if number == 0 { format!(".damaged-{time}") } else { format!(".damaged-{time}-{number}") };
-        let old = beside(&path.with_file_name(FILE), &ending);
-        match fs::hard_link(path, &old) {
+        let ending = if number == 0 { format!(".{became}-{time}") } else { format!(".{became}-{time}-{number}") };
+        let name = beside(&path.with_file_name(FILE), &ending);
+        match give(path, &name) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists && number < 100 => number += 1,
-            // The file system may have no hard links.
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-                return fs::copy(path, &old).map(|_| old);
-            }
-            linked => return linked.map(|()| old),
+            given => return given.map(|()| name),
         }
     }
 }

@@ -63,25 +63,33 @@ struct Contents {
 
 impl Contents {
     fn add(&mut self, item: Item, visit: &mut dyn FnMut(Loaded)) {
-        match item {
+        match &item {
             Item::Log(key, record) => {
-                let (first, last, used) = (record.first, record.last, record.used);
-                let state = LogState { key, epoch: record.epoch.clone(), first, last, used, bytes: 0 };
-                self.logs.insert(record.name.clone(), state);
+                let (epoch, first, last, used) = (record.epoch.clone(), record.first, record.last, record.used);
+                self.logs.insert(record.name.clone(), LogState { key: *key, epoch, first, last, used, bytes: 0 });
                 self.current = Some(record.name.clone());
-                visit(Loaded::Log { name: record.name, epoch: record.epoch, last, used });
             }
-            Item::Entry(offset, sealed, entry) => {
+            Item::Entry(_, sealed, _) => {
                 if let Some(state) = self.current.as_ref().and_then(|name| self.logs.get_mut(name)) {
-                    state.bytes += cost(sealed);
+                    state.bytes += cost(*sealed);
                 }
-                visit(Loaded::Entry(offset, entry));
             }
-            Item::Known(number, id) => {
-                self.known.push_back((number, id.at));
-                visit(Loaded::Known(id));
+            Item::Known(number, id) => self.known.push_back((*number, id.at)),
+            Item::Retained(..) => {}
+        }
+        visit(item.into());
+    }
+}
+
+impl From<Item> for Loaded {
+    fn from(item: Item) -> Self {
+        match item {
+            Item::Log(_, record) => {
+                Self::Log { name: record.name, epoch: record.epoch, last: record.last, used: record.used }
             }
-            Item::Retained(place, value) => visit(Loaded::Retained(place, value)),
+            Item::Entry(offset, _, entry) => Self::Entry(offset, entry),
+            Item::Known(_, id) => Self::Known(id),
+            Item::Retained(place, value) => Self::Retained(place, value),
         }
     }
 }

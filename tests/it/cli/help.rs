@@ -73,6 +73,7 @@ async fn of_the_program() {
       credentials  Manage the credentials that agents fetch
       audit        Check the audit log
       history      Look at the logs of durable channels, and repair their file
+      cluster      Move what one broker kept into a cluster
       token        Make tokens for applications
       cert         Make and renew certificates for TLS
       check        Find the mistakes in a configuration

@@ -68,6 +68,7 @@ async fn prose_in_help_is_wrapped_once() {
         "token new",
         "audit verify",
         "history repair",
+        "cluster adopt",
         "check",
         "completions",
         "man",

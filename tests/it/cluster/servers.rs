@@ -130,6 +130,41 @@ impl Servers {
         leader.strip_prefix("nats-").unwrap().parse().unwrap()
     }
 
+    /// Waits until a stream has this many messages at least, and returns how many it has.
+    pub(crate) async fn wait_for_messages(&self, stream: &str, count: u64) -> u64 {
+        let context = async_nats::jetstream::new(async_nats::connect(self.url(0)).await.unwrap());
+        let mut often = tokio::time::interval(Duration::from_millis(2));
+        loop {
+            often.tick().await;
+            if let Ok(stream) = context.get_stream(stream).await
+                && stream.cached_info().state.messages >= count
+            {
+                return stream.cached_info().state.messages;
+            }
+        }
+    }
+
+    /// Whether a file of a server has this text.
+    pub(crate) fn have_on_disk(&self, text: &str) -> bool {
+        let mut folders = vec![self.folder.path().to_owned()];
+        let mut files = 0;
+        while let Some(folder) = folders.pop() {
+            for entry in std::fs::read_dir(folder).unwrap().map(Result::unwrap) {
+                if entry.file_type().unwrap().is_dir() {
+                    folders.push(entry.path());
+                    continue;
+                }
+                files += 1;
+                let bytes = std::fs::read(entry.path()).unwrap();
+                if bytes.windows(text.len()).any(|part| part == text.as_bytes()) {
+                    return true;
+                }
+            }
+        }
+        assert!(files > 5, "JetStream has no files here");
+        false
+    }
+
     /// The address of a server.
     pub(crate) fn url(&self, server: usize) -> String {
         format!("nats://127.0.0.1:{}", self.all[server].port)

@@ -12,7 +12,7 @@ use wire::{ErrorCode, Refusal};
 use super::logs::{Last, Logs, Place, epoch_of};
 use super::record::{EPOCH, OFFSET, Record};
 use crate::router::{Append, Appended, Once, Position, not_kept};
-use crate::server::cluster::jetstream::{Put, Read, StorageError, Stored};
+use crate::server::cluster::jetstream::{JetStream, Put, Read, StorageError, Stored};
 use crate::store::history::LogName;
 
 /// How long to wait before an attempt is repeated.
@@ -60,7 +60,7 @@ impl Appender {
         let mut attempts = Vec::with_capacity(append.logs().len());
         for log in append.logs() {
             let id = match once {
-                Some(once) => self.once_id(log, once),
+                Some(once) => once_id(&self.logs.storage, log, once),
                 None => hex::encode(attempt),
             };
             let place = self.logs.place(log);
@@ -71,14 +71,6 @@ impl Appender {
 
     async fn append_to(&self, attempt: Attempt<'_>) -> Result<Appended, Refusal> {
         if attempt.log.user.is_some() { self.to_user(&attempt).await } else { self.to_shared(&attempt).await }
-    }
-
-    /// What makes events with `once` the same, the same on every node.
-    fn once_id(&self, log: &LogName, once: &Once) -> String {
-        let text = |text: &Option<Box<str>>| text.as_deref().map_or_else(String::new, |text| format!("={text}"));
-        let (owner, user) = (text(&log.user), text(&once.user));
-        let hash = self.logs.storage.hash("once", &[&log.channel, &owner, &user, &once.source, &once.id]);
-        hex::encode(hash)
     }
 
     /// Appends to a user's log, in which the last event decides the next position.
@@ -193,6 +185,13 @@ impl Appender {
         let text = self.logs.storage.open_stored(it.place.at(offset), &read.sealed);
         text.is_some_and(|text| Record::read(&text).is_some_and(|record| record.attempt == it.named))
     }
+}
+
+/// What makes events with `once` the same, the same on every node.
+pub(super) fn once_id(storage: &JetStream, log: &LogName, once: &Once) -> String {
+    let text = |text: &Option<Box<str>>| text.as_deref().map_or_else(String::new, |text| format!("={text}"));
+    let (owner, user) = (text(&log.user), text(&once.user));
+    hex::encode(storage.hash("once", &[&log.channel, &owner, &user, &once.source, &once.id]))
 }
 
 impl Attempt<'_> {

@@ -13,6 +13,10 @@ use super::record::{EPOCH, OFFSET};
 const UNUSED_EPOCH: std::time::Duration = std::time::Duration::from_hours(7 * 24);
 const USED_EPOCH: std::time::Duration = std::time::Duration::from_mins(1);
 
+/// The metadata of a stream with the epoch of its log, if that was adopted from one broker. Else the epoch is the creation of the
+/// stream.
+const ADOPTED_EPOCH: &str = "sb-epoch";
+
 /// How often an epoch is read or made: each time another node was first.
 const ATTEMPTS: usize = 8;
 
@@ -111,8 +115,22 @@ impl Logs {
         let stream = self.storage.context().get_stream(stream).await;
         let stream = stream.map_err(|error| StorageError::Unavailable(error.to_string()))?;
         let info = stream.cached_info();
-        let epoch = format!("{:x}", info.created.unix_timestamp_nanos());
+        let made = || format!("{:x}", info.created.unix_timestamp_nanos());
+        let epoch = info.config.metadata.get(ADOPTED_EPOCH).cloned().unwrap_or_else(made);
         Ok((epoch.into(), info.state.first_sequence.max(1), info.state.last_sequence))
+    }
+
+    /// Gives an empty stream the epoch of the log that is adopted into it, whose offsets are those of the stream.
+    ///
+    /// # Errors
+    /// [`StorageError::Unavailable`]
+    pub(super) async fn set_epoch(&self, stream: &str, epoch: &str) -> Result<(), StorageError> {
+        let unavailable = |error: &dyn std::fmt::Display| StorageError::Unavailable(error.to_string());
+        let context = self.storage.context();
+        let stream = context.get_stream(stream).await.map_err(|error| unavailable(&error))?;
+        let mut config = stream.cached_info().config.clone();
+        config.metadata.insert(ADOPTED_EPOCH.to_owned(), epoch.to_owned());
+        context.update_stream(config).await.map(drop).map_err(|error| unavailable(&error))
     }
 
     /// The subject of the epoch of a log that never held anything.
@@ -143,7 +161,10 @@ impl Logs {
     }
 
     /// Takes the epoch for the first event of a log, so that no other one gets it.
-    async fn take_epoch(&self, log: &LogName) -> Result<Arc<str>, StorageError> {
+    ///
+    /// # Errors
+    /// [`StorageError`]
+    pub(super) async fn take_epoch(&self, log: &LogName) -> Result<Arc<str>, StorageError> {
         let (stream, subject) = self.epoch_subject(log);
         let at = StoredAt::subject(&subject);
         for _ in 0..ATTEMPTS {

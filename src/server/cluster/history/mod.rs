@@ -2,8 +2,9 @@
 //!
 //! One thread takes the events that wait to be stored, another one the reads that wait. The work is done by tasks on the
 //! runtime of the storage: `lanes` says which events may be stored at once, `append` stores one, `read` reads. `logs` is where
-//! a log is in JetStream, `record` what is stored of an event.
+//! a log is in JetStream, `record` what is stored of an event. `adopt` is for logs that one broker kept.
 
+mod adopt;
 mod append;
 mod lanes;
 mod logs;
@@ -25,6 +26,7 @@ use super::jetstream::{JetStream, StorageError};
 use crate::router::{Append, CommitQueue, DiskRead, ReadKind, ReadQueue, Router, Uncommitted};
 use crate::store::StoreError;
 use crate::store::history::{self as stored, LogName};
+pub(super) use adopt::{Adopting, LogAdopter, Outcome};
 use append::Appender;
 use lanes::{Lanes, Ready};
 use logs::Logs;

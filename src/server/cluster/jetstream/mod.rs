@@ -139,10 +139,23 @@ impl JetStream {
     /// # Errors
     /// [`ClusterError`]
     pub(super) async fn open(client: Client, keys: &Keys, config: &Config) -> Result<Self, ClusterError> {
+        Self::open_as(client, keys, config, false).await
+    }
+
+    /// Makes the streams and buckets that are missing, and reads the secret, for a program that is not a node: it leaves what is
+    /// there as it is.
+    ///
+    /// # Errors
+    /// [`ClusterError`]
+    pub(super) async fn open_beside(client: Client, keys: &Keys, config: &Config) -> Result<Self, ClusterError> {
+        Self::open_as(client, keys, config, true).await
+    }
+
+    async fn open_as(client: Client, keys: &Keys, config: &Config, is_left: bool) -> Result<Self, ClusterError> {
         check_largest(client.max_payload(), config)?;
         let settings = &config.cluster;
         let context = ContextBuilder::new().timeout(ATTEMPT).ack_timeout(ATTEMPT).build(client);
-        streams::make(&context, config).await?;
+        streams::make(&context, config, is_left).await?;
         let unkeyed = Self {
             context,
             sealer: StoredSealer::new(keys),
@@ -153,7 +166,7 @@ impl JetStream {
             unopened: AtomicU64::new(0),
             handle: Handle::current(),
         };
-        let secret = secret::read_or_make(&unkeyed).await?;
+        let secret = secret::read_or_make(&unkeyed, is_left).await?;
         Ok(Self { secret: hmac::Key::new(hmac::HMAC_SHA256, &*secret), ..unkeyed })
     }
 

@@ -12,8 +12,11 @@ const SECRET_BYTES: usize = 32;
 /// How often the secret is read or made before a start gives up: each time another node was first.
 const ATTEMPTS: usize = 5;
 
-/// Reads the secret; the first node of a cluster makes it. It is sealed with the first key afterwards.
-pub(super) async fn read_or_make(storage: &JetStream) -> Result<Zeroizing<[u8; SECRET_BYTES]>, ClusterError> {
+/// Reads the secret; the first node of a cluster makes it. It is sealed with the first key afterwards, unless it `is_left`.
+pub(super) async fn read_or_make(
+    storage: &JetStream,
+    is_left: bool,
+) -> Result<Zeroizing<[u8; SECRET_BYTES]>, ClusterError> {
     let (stream, keys) = storage.bucket(LEASES);
     let subject = format!("{keys}.secret");
     let at = StoredAt::subject(&subject);
@@ -30,7 +33,7 @@ pub(super) async fn read_or_make(storage: &JetStream) -> Result<Zeroizing<[u8; S
             Some(read) => (open(storage, at, read)?, read.sequence),
             None => (make()?, 0),
         };
-        if read.is_some_and(|read| storage.is_current(&read.sealed)) {
+        if read.is_some_and(|read| is_left || storage.is_current(&read.sealed)) {
             return Ok(secret);
         }
         match storage.put(Put { expected: Some(expected), ..Put::new(at, &*secret) }).await {

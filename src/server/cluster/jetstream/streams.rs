@@ -21,12 +21,12 @@ const MARKER_TTL: Duration = Duration::from_mins(1);
 /// The least time between two attempts.
 const AGAIN: Duration = Duration::from_millis(250);
 
-/// Makes what is missing, and changes what is otherwise than the configuration says. Tries for 10 s.
-pub(super) async fn make(context: &Context, config: &Config) -> Result<(), ClusterError> {
+/// Makes what is missing. What is otherwise than the configuration says is changed, unless it `is_left`. Tries for 10 s.
+pub(super) async fn make(context: &Context, config: &Config, is_left: bool) -> Result<(), ClusterError> {
     let until = Instant::now() + NATS_WAIT;
     for stream in all(config) {
         loop {
-            let error = match timeout(NATS_WAIT, make_one(context, &stream)).await {
+            let error = match timeout(NATS_WAIT, make_one(context, &stream, is_left)).await {
                 Ok(Ok(())) => break,
                 Ok(Err(error)) => error.to_string(),
                 Err(_) => "no answer".to_owned(),
@@ -43,18 +43,19 @@ pub(super) async fn make(context: &Context, config: &Config) -> Result<(), Clust
     Ok(())
 }
 
-async fn make_one(context: &Context, stream: &Stream) -> Result<(), CreateStreamError> {
+async fn make_one(context: &Context, stream: &Stream, is_left: bool) -> Result<(), CreateStreamError> {
     if let Ok(there) = context.get_stream(&stream.name).await {
         let there = &there.cached_info().config;
         let is_same = there.max_messages_per_subject == stream.max_messages_per_subject
             && there.max_age == stream.max_age
             && there.duplicate_window == stream.duplicate_window
             && there.subjects == stream.subjects;
-        if is_same {
+        if is_same || is_left {
             return Ok(());
         }
-        // As many copies as it has: an operator may have changed that.
-        let changed = Stream { num_replicas: there.num_replicas, ..stream.clone() };
+        // As many copies as it has: an operator may have changed that. The metadata can have the epoch of the log.
+        let (num_replicas, metadata) = (there.num_replicas, there.metadata.clone());
+        let changed = Stream { num_replicas, metadata, ..stream.clone() };
         return context.create_or_update_stream(changed).await.map(drop);
     }
     match context.create_stream(stream).await {

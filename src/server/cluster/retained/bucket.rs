@@ -92,6 +92,22 @@ pub(super) struct Bucket {
     pub(super) router: Arc<Router>,
 }
 
+/// The subject of a place.
+pub(super) fn subject(storage: &JetStream, place: &Place) -> String {
+    let (_, keys) = storage.bucket(RETAINED);
+    let mut subject = format!("{keys}.{}", storage.owner(place.user.as_deref()));
+    for name in place.triple.split('/').chain(place.target.as_deref()) {
+        subject.push('.');
+        subject.push_str(&part(name));
+    }
+    subject
+}
+
+/// What is stored for a place, before it is sealed. `None`, which does not occur, if it cannot be written.
+pub(super) fn text(place: &Place, value: Option<&Retained>) -> Option<Zeroizing<Vec<u8>>> {
+    postcard::to_allocvec(&Stored::new(place, value)).map(Zeroizing::new).ok()
+}
+
 impl Bucket {
     pub(super) fn new(storage: Arc<JetStream>, router: Arc<Router>) -> Self {
         Self { storage, router }
@@ -104,19 +120,9 @@ impl Bucket {
             Change::Clear(place) => (place, None),
             Change::Append { .. } | Change::Trim { .. } | Change::Forget(_) => return None,
         };
-        let text = postcard::to_allocvec(&Stored::new(place, value)).map(Zeroizing::new).ok()?;
+        let text = text(place, value)?;
         let id = hex::encode(rand::random::<[u8; 16]>());
-        Some(Item { subject: self.subject(place), text, is_cleared: value.is_none(), id })
-    }
-
-    fn subject(&self, place: &Place) -> String {
-        let (_, keys) = self.storage.bucket(RETAINED);
-        let mut subject = format!("{keys}.{}", self.storage.owner(place.user.as_deref()));
-        for name in place.triple.split('/').chain(place.target.as_deref()) {
-            subject.push('.');
-            subject.push_str(&part(name));
-        }
-        subject
+        Some(Item { subject: subject(&self.storage, place), text, is_cleared: value.is_none(), id })
     }
 
     /// Puts values, and returns their revisions. Tries for `cluster.storage_wait`.

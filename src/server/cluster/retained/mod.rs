@@ -6,8 +6,9 @@
 //!
 //! Events of channels with history go to their logs instead (`history`), and keep no value.
 //!
-//! `bucket` is how values are written and read.
+//! `bucket` is how values are written and read. `adopt` is for values that one broker kept.
 
+mod adopt;
 mod bucket;
 
 use std::collections::HashSet;
@@ -24,6 +25,7 @@ use tokio::time::{Instant, sleep_until};
 use super::NATS_WAIT;
 use super::jetstream::{JetStream, StorageError};
 use crate::router::{Batch, CommitQueue, Router};
+pub(super) use adopt::{ValueOutcome, adopt_value};
 use bucket::{Bucket, Item};
 use wire::{ErrorCode, Refusal};
 

@@ -1,13 +1,13 @@
 //! The part of `switchboard check --cluster` that prints.
 
-use super::Exit;
-use super::output::Output;
+use crate::cli::Exit;
+use crate::cli::output::Output;
 use crate::config::Config;
 use crate::server::cluster_check::{Came, Finding, check_cluster};
 
 /// Looks at NATS and prints what was found. The exit code is 1 if a server cannot be used, and 2 if there are warnings and
 /// `strict`.
-pub(super) fn check(config: &Config, json: bool, strict: bool, output: &mut Output) -> anyhow::Result<Exit> {
+pub(in crate::cli) fn check(config: &Config, json: bool, strict: bool, output: &mut Output) -> anyhow::Result<Exit> {
     if !config.cluster.is_on() {
         output.line("this configuration has no [cluster]")?;
         return Ok(Exit::Usage);
