@@ -35,7 +35,7 @@ pub use failed_logins::{FailedLogins, network_of};
 pub use handshake_token::HandshakeToken;
 pub use rate::Rate;
 pub use settings::Settings;
-pub use shutdown::{Shutdown, Stage, spread};
+pub use shutdown::{Shutdown, Stage};
 pub use unregistered::{Unregistered, UnregisteredGuard};
 
 use std::collections::VecDeque;

@@ -1,8 +1,9 @@
-//! Several brokers as one (docs/cluster.md). `routing`, `choosing`, `pressure`, `exclusive`, `retained`, `moving`, `logs`, `stress`
+//! Several brokers as one (docs/cluster.md). `routing`, `choosing`, `asking`, `pressure`, `exclusive`, `retained`, `moving`, `logs`, `stress`
 //! and those that begin so are several routers in one thread or in many, whose links deliver when the test says so; `simulation`
-//! is routers with real links on a simulated network; `nats`, `leases`, `values`, `history`, `rolling`, `starting`, `outages`,
+//! is routers with real links on a simulated network; `nats`, `leases`, `values`, `history`, `rolling`, `starting`, `outages`, `operating`,
 //! `routes` and `reloading` are brokers on real NATS servers.
 
+mod asking;
 mod choosing;
 mod exclusive;
 mod history;
@@ -13,6 +14,7 @@ mod logs_model;
 mod moving;
 mod nats;
 mod nodes;
+mod operating;
 mod outages;
 mod pressure;
 mod reloading;
