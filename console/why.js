@@ -99,6 +99,7 @@ function explained(envelope, found) {
   parts.push(h("section", { class: "card", "aria-labelledby": "others-title" },
     h("h2", { id: "others-title" }, `Does not receive it: ${number(found.others.length + more.reduce((sum, [, count]) => sum + count, 0))}`),
     found.others.length === 0 ? empty("There are no other sessions to explain.") : h("ul", { class: "sessions" }, found.others.map(other)),
+    found.partial ? h("p", { class: "notice warn" }, "A node of the cluster did not answer, so this may not be all.") : null,
     more.length === 0 ? null : h("p", { class: "hint" }, `And more: ${more.map(([reason, count]) => `${number(count)} ${reason}`).join(", ")}.`)));
   return parts;
 }
@@ -111,12 +112,15 @@ function receiver(it) {
       it.pattern ? ["by ", name(it.pattern)] : null,
       it.since ? [" since ", time(it.since)] : null,
       it.group ? [", group ", name(it.group)] : null,
+      it.node ? [", on the node ", name(it.node)] : null,
       `; ${number(it.queue.messages)} waiting`,
       it.chosen ? `; chosen by ${it.chosen}` : null));
 }
 
 function other(it) {
   const more = [];
+  if (it.node) more.push(["The broker is the node ", name(it.node), "."]);
+  if (it.receives) more.push(["It gets the message there", it.receives.pattern ? [", by ", name(it.receives.pattern)] : "", `: it ${(EFFECTS[it.receives.effect] ?? [it.receives.effect])[0]}; ${number(it.receives.queue.messages)} waiting.`]);
   if (it.nearest) more.push([name(it.nearest.name), ` ${DIFFERS[it.nearest.differs] ?? it.nearest.differs}.`]);
   if (it.left) more.push(["Its last session left at ", time(it.left.at), it.left.code ? ` with ${it.left.code}` : "", ": ", name(it.left.reason), "."]);
   for (const ended of it.ended ?? []) more.push(["Its subscription ", name(ended.pattern ?? ""), " ended", ended.at ? [" at ", time(ended.at)] : "", ": ", name(ended.reason ?? ""), "."]);

@@ -12,7 +12,7 @@ use crate::connection::pause::Pause;
 use crate::connection::timer::Timer;
 use crate::router::explain::{self, About};
 use crate::router::{
-    Application, Ending, HeldLine, Listed, LookTicket, Position, Recovered, Router, Session, Subscribed,
+    Application, Ending, HeldLine, Listed, LookTicket, OnFull, Position, Recovered, Router, Subscribed,
 };
 use crate::telemetry::metrics::{EnvelopeKind, RegistrationOutcome};
 use wire::command::{self, Command, Explain, RoleName, Subscribe, Unsubscribe};
@@ -79,6 +79,10 @@ impl Connection {
                 Ok(Some(ticket)) => return Next::Wait(ticket),
                 Err(refusal) => Err(refusal),
             },
+            Ok(Command::Explain(question)) => match self.explain(now, &question, envelope.id(), router) {
+                Ok(()) => return Next::Stay(None),
+                Err(refusal) => Err(refusal),
+            },
             Ok(command) => self.registered(now, command, router),
         };
         let frame = match answer {
@@ -136,17 +140,13 @@ impl Connection {
                 Ok(DONE)
             }
             Command::ListSubscriptions => Ok(subscriptions(&router.subscriptions(session))),
-            Command::Explain(question) => {
-                let answer = explain(now, session, &question, self.limits.json_depth, router)?;
-                self.rate.count(now, EXPLAIN_COUNTS - 1);
-                Ok(answer)
-            }
             Command::Cancel(id) => router.cancel(now, session, &id).map(|()| DONE),
             Command::Register(_)
             | Command::Renew(_)
             | Command::Unregister
             | Command::Ping
             | Command::Acknowledge(_)
+            | Command::Explain(_)
             | Command::Subscribe(_) => Err(impossible("a command that was handled before")),
         }
     }
@@ -188,6 +188,28 @@ impl Connection {
         Ok(None)
     }
 
+    /// Answers what would become of an envelope. The nodes of a cluster that are asked for it delay the answer by 250 ms at most;
+    /// other messages of the session are handled meanwhile.
+    fn explain(
+        &mut self,
+        now: Instant,
+        question: &Explain,
+        in_reply_to: Option<&str>,
+        router: &Router,
+    ) -> Result<(), Refusal> {
+        let Some(session) = self.session() else { return Err(impossible("a question without a session")) };
+        let envelope = explain::envelope(&question.envelope, self.limits.json_depth)?;
+        let about = question.to.as_ref().map(|to| About { source: &to.source, user: to.user.as_deref() });
+        let (asker, id) = (Arc::clone(session), in_reply_to.map(str::to_owned));
+        router.explain_everywhere_to_sender(now, session, &envelope, about.as_ref(), move |now, answer| {
+            let frame = notice::success(&notice::triple("Message", "Explain"), id.as_deref(), answer.on_the_wire());
+            // A session that is ending has its own close to say why.
+            asker.outbox().push(now, frame.into(), OnFull::Close).ok();
+        });
+        self.rate.count(now, EXPLAIN_COUNTS - 1);
+        Ok(())
+    }
+
     /// Ends the session as its client wishes. The reply follows everything of the session.
     pub(super) fn unregister(&mut self, now: Instant, id: Option<&str>, router: &Router) {
         self.leave(now, router, &Leaving { reason: "unregistered", code: None, ending: Ending::Unregistered });
@@ -227,13 +249,6 @@ fn impossible(what: &'static str) -> Refusal {
     debug_assert!(false, "{what}");
     tracing::error!(what, "an impossible state");
     Refusal::new(ErrorCode::Internal, "the broker failed; its log says more")
-}
-
-/// What answers a session that asks what would become of an envelope.
-fn explain(now: Instant, session: &Arc<Session>, question: &Explain, json_depth: usize, router: &Router) -> Answer {
-    let envelope = explain::envelope(&question.envelope, json_depth)?;
-    let about = question.to.as_ref().map(|to| About { source: &to.source, user: to.user.as_deref() });
-    Ok(router.explain_to_sender(now, session, &envelope, about.as_ref()).on_the_wire())
 }
 
 fn applications(rows: &[Application], is_partial: bool) -> Value {

@@ -39,7 +39,7 @@ pub use handshake_token::HandshakeToken;
 pub use input::{Effect, Gone, Input};
 pub use rate::Rate;
 pub use settings::Settings;
-pub use shutdown::{Shutdown, Stage, spread};
+pub use shutdown::{Shutdown, Stage};
 pub use unregistered::{Unregistered, UnregisteredGuard};
 
 use std::collections::VecDeque;

@@ -11,10 +11,7 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 
-/// The clients' way back is spread over this time for each session, within the two bounds.
-const SPREAD_EACH: Duration = Duration::from_millis(1);
-const SPREAD_MIN: Duration = Duration::from_millis(200);
-const SPREAD_MAX: Duration = Duration::from_secs(30);
+use crate::router::{SPREAD_MAX, step};
 
 /// How far a drain is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -49,19 +46,6 @@ impl Default for Shutdown {
             notify: Notify::new(),
         }
     }
-}
-
-/// The time between the returns of two of this many sessions.
-fn step(sessions: usize) -> Duration {
-    let sessions = u32::try_from(sessions).unwrap_or(u32::MAX).max(1);
-    SPREAD_EACH.saturating_mul(sessions).clamp(SPREAD_MIN, SPREAD_MAX) / sessions
-}
-
-/// When each of this many sessions should return, if they are closed at one time.
-#[must_use]
-pub fn spread(sessions: usize) -> Vec<Duration> {
-    let step = step(sessions);
-    (0..sessions).map(|place| step.saturating_mul(u32::try_from(place).unwrap_or(u32::MAX)).min(SPREAD_MAX)).collect()
 }
 
 impl Shutdown {
@@ -145,6 +129,10 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
+    use crate::router::spread;
+
+    /// One session more changes the times by less.
+    const SPREAD_STEP_MAX: Duration = Duration::from_millis(200);
 
     #[tokio::test]
     async fn waiting_tasks_and_later_ones_learn_of_a_stage() {
@@ -188,7 +176,7 @@ mod tests {
             let times: Vec<Duration> = (0..sessions).map(|_| shutdown.reconnect_after()).collect();
             assert!(times.is_sorted() && times[0].is_zero(), "{sessions} sessions");
             assert_eq!(times[sessions - 1].as_millis(), last, "{sessions} sessions");
-            let alike = spread(sessions).iter().zip(&times).all(|(one, other)| one.abs_diff(*other) < SPREAD_MIN);
+            let alike = spread(sessions).iter().zip(&times).all(|(one, other)| one.abs_diff(*other) < SPREAD_STEP_MAX);
             assert!(alike, "{sessions} sessions");
         }
     }

@@ -44,7 +44,7 @@
 //! 22. `Session::permissions`, `Session::proof`, `Session::address`, `HintAllowance::full_at`, `Hints::logged`, `Ids::random`,
 //!     `Commits::queue`, `Commits::attempts`, `Forgotten::lost`, `DiskReads`, `PendingCommits::waiting`, `EndedSessions`, `Resumes::away`,
 //!     `Resumes::by_id`, a shard, those of `resume::kept`, `Calls`, `Call::state`, `Leases::state`, `Cleared`,
-//!     `Peer::wants`, `Peer::leaving`, `Peer::asked`, `Peer::inbox`, `CutOff::state`, `ChangedLoads`, `PressedElsewhere::receivers`,
+//!     `Peer::wants`, `Peer::leaving`, `Peer::asked`, `Asks::state`, `Peer::inbox`, `CutOff::state`, `ChangedLoads`, `PressedElsewhere::receivers`,
 //!     `Adapters`, that of a [`MoveTicket`], those of a [`Backplane`]. No other lock is taken while one of them is held.
 //! 23. `Taps::list`, then `Queue::waiting` of one tap; and a ring of the flight recorder, which a worker takes only if nobody
 //!     has it, or for some microseconds. No other lock is taken while one of them is held.
@@ -93,6 +93,7 @@ mod review;
 mod routed;
 mod session;
 mod size;
+mod spread;
 mod subscribe;
 mod sync;
 mod tap;
@@ -116,7 +117,7 @@ pub use lists::{
     ApplicationRow, ChannelHistory, ChannelRow, Filter, Load, LogRow, QueueDepth, RequestRow, RequestState,
     RetainedItem, RetainedRow, SessionRow, SessionSort, SubscriptionItem, SubscriptionRow,
 };
-pub use operator::{CLOSED_BECAUSE_BYTES_MAX, Removal, Sessions};
+pub use operator::{CLOSED_BECAUSE_BYTES_MAX, Close, Closed, Removal, Sessions};
 pub use outbox::{End, OnFull, Outbox, OutboxLimits, Pressure, PushError, Taken, Taker};
 pub use policy::{Limits, Policy};
 pub use presence::{Application, ApplicationState};
@@ -129,6 +130,7 @@ pub use review::Reviewed;
 pub use routed::{Receipt, Routed};
 pub use session::{OWN_SOURCE, Registration, Session};
 pub use size::Size;
+pub use spread::{SPREAD_MAX, spread, step};
 pub use subscribe::{Listed, Subscribed};
 #[cfg(test)]
 pub(crate) use sync::race;
@@ -326,7 +328,7 @@ impl Router {
         self.requests.deadline(|| {
             let others = self.resume_deadline().into_iter().chain(self.history.deadline());
             let others = others.chain(self.cut_off_deadline()).chain(self.pressure_deadline());
-            others.chain(self.moves_deadline()).min()
+            others.chain(self.moves_deadline()).chain(self.asks_deadline()).min()
         })
     }
 

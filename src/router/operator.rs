@@ -6,10 +6,12 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 use wire::{Refusal, Triple, notice};
 
+use crate::router::backplane::message::Question;
+use crate::router::backplane::{Answered, Answers};
 use crate::router::commit::To;
 use crate::router::outbox::{End, OnFull, Outbox};
 use crate::router::session::Session;
-use crate::router::{CommitTicket, Router};
+use crate::router::{CommitTicket, Router, spread};
 
 /// The longest reason for which an operator closes sessions: a Close frame has room for 123 bytes (RFC 6455, section 5.5).
 pub const CLOSED_BECAUSE_BYTES_MAX: usize = 120;
@@ -25,6 +27,30 @@ pub struct Sessions {
     pub id: Option<String>,
 }
 
+/// Which sessions an operator closes, and how.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Close {
+    /// Which.
+    pub which: Sessions,
+    /// Why, for the application and its user; at most [`CLOSED_BECAUSE_BYTES_MAX`].
+    pub reason: String,
+    /// Their clients are to connect again, at times that are spread. Otherwise they end, without a grace.
+    pub reconnect: bool,
+}
+
+/// The sessions that were closed on all nodes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Closed {
+    /// How many are known to be.
+    pub sessions: u64,
+    /// The nodes that did not answer in time, in the order of their names. Each closes its sessions as soon as it gets the order,
+    /// unless its link breaks.
+    pub silent: Vec<String>,
+}
+
+/// How long other nodes may take to close sessions. One that does not answer for so long is lost.
+const CLOSE_WAIT: Duration = Duration::from_secs(2);
+
 /// What becomes of retained values that an operator removes.
 pub enum Removal {
     /// They are removed: their number.
@@ -34,6 +60,37 @@ pub enum Removal {
 }
 
 impl Router {
+    /// Closes sessions of all nodes of a cluster, or of this one if there is none. `told` is called when all have answered, or
+    /// the time is over.
+    pub fn close_everywhere(&self, now: Instant, close: &Close, told: impl FnOnce(Closed) + Send + 'static) {
+        let here = self.close_here(now, close);
+        let Close { which, reason, reconnect } = close;
+        let question = Question::Close {
+            source: which.source.as_deref(),
+            user: which.user.as_deref(),
+            session: which.id.as_deref(),
+            reason,
+            reconnect: *reconnect,
+        };
+        let questions = self.all_peers().into_iter().map(|peer| (peer, question.clone()));
+        self.ask_peers(now, CLOSE_WAIT, questions, move |_, _, answers: Answers| {
+            let elsewhere = answers.told.iter().map(|(_, answer)| match answer {
+                Answered::Closed(sessions) => *sessions,
+                Answered::Explained(_) => 0,
+            });
+            told(Closed { sessions: elsewhere.fold(here, u64::saturating_add), silent: answers.silent });
+        });
+    }
+
+    /// Closes sessions of this node. Returns how many.
+    pub(super) fn close_here(&self, now: Instant, close: &Close) -> u64 {
+        let closed = match close.reconnect {
+            false => self.kick(now, &close.which, &close.reason),
+            true => self.send_away(now, &close.which, &close.reason, spread),
+        };
+        u64::try_from(closed).unwrap_or(u64::MAX)
+    }
+
     /// Ends sessions at once: their connections close with 4410 and this reason, and they have no grace. Returns how many.
     pub fn kick(&self, now: Instant, which: &Sessions, reason: &str) -> usize {
         let reason: Arc<str> = Arc::from(reason);

@@ -16,7 +16,7 @@ Examples:
   switchboard close --source dialer --reason 'new version' --reconnect
 
 Closes the sessions that match everything that is given. Their applications get the reason and stop; with --reconnect they \
-connect again, at times that are spread. An application is not locked out by this: to keep it out, remove its token and \
+connect again, at times that are spread. In a cluster, sessions of all nodes are closed. An application is not locked out by this: to keep it out, remove its token and \
 reload. Needs a token that may act.")]
 pub(crate) struct Close {
     /// Sessions of this source
@@ -50,5 +50,10 @@ pub(crate) async fn run(arguments: Close, output: &mut Output) -> anyhow::Result
     let answer = client.call(Method::POST, "/v1/sessions/close", Some(&body), None).await?;
     let closed = answer.body.get("closed").and_then(Value::as_u64).unwrap_or_default();
     output.line(&format!("closed {}", counted(usize::try_from(closed).unwrap_or(usize::MAX), "session")))?;
-    Ok(Exit::Done)
+    let silent = answer.body.get("unanswered").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+    if silent.is_empty() {
+        return Ok(Exit::Done);
+    }
+    let names: Vec<_> = silent.iter().filter_map(Value::as_str).collect();
+    anyhow::bail!("no answer within 2 s from {}: sessions of these nodes may still be open", names.join(", "))
 }

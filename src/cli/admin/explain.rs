@@ -126,21 +126,29 @@ fn lines(what: &str, answer: &Explanation) -> Vec<String> {
             );
         }
     }
+    let (there, others): (Vec<_>, Vec<_>) = answer.others.iter().partition(|it| it.details.receives.is_some());
     if !answer.receives.is_empty() {
         lines.push("Receives it:".to_owned());
         lines.extend(answer.receives.iter().map(|receiver| format!("  {}", of_receiver(receiver))));
-    } else if matches!(answer.verdict, Verdict::Event | Verdict::Gather | Verdict::Reply) {
+    } else if there.is_empty() && matches!(answer.verdict, Verdict::Event | Verdict::Gather | Verdict::Reply) {
         lines.push("Nobody receives it.".to_owned());
     }
     if answer.more_receivers > 0 {
         lines.push(format!("  and {} more", answer.more_receivers));
     }
-    if !answer.others.is_empty() {
+    if !there.is_empty() {
+        lines.push("Receives it from another node:".to_owned());
+        lines.extend(there.iter().map(|other| format!("  {}", of_other(other))));
+    }
+    if !others.is_empty() {
         lines.push("Does not receive it:".to_owned());
-        lines.extend(answer.others.iter().map(|other| format!("  {}", of_other(other))));
+        lines.extend(others.iter().map(|other| format!("  {}", of_other(other))));
     }
     for (reason, count) in &answer.more_others {
         lines.push(format!("  and {count} more: {}", name(*reason)));
+    }
+    if answer.partial {
+        lines.push("A node of the cluster did not answer, so this may not be all.".to_owned());
     }
     lines
 }
@@ -177,13 +185,24 @@ fn of_who(who: &Who) -> String {
 }
 
 fn of_receiver(receiver: &Receiver) -> String {
-    let mut line = of_who(&receiver.who);
+    let node = receiver.node.as_deref().map(|node| format!(" on {node}")).unwrap_or_default();
+    format!("{}{node}{}: {}", of_who(&receiver.who), by_pattern(receiver), at_receiver(receiver))
+}
+
+/// By which subscription a session gets an envelope.
+fn by_pattern(receiver: &Receiver) -> String {
+    let mut words = String::new();
     if let (Some(pattern), Some(since)) = (&receiver.pattern, &receiver.since) {
-        line = format!("{line}, by {pattern} since {since}");
+        words = format!("{words}, by {pattern} since {since}");
     }
     if let Some(group) = &receiver.group {
-        line = format!("{line}, in group '{group}'");
+        words = format!("{words}, in group '{group}'");
     }
+    words
+}
+
+/// What an envelope does at its receiver.
+fn at_receiver(receiver: &Receiver) -> String {
     let effect = match receiver.effect {
         Effect::Queued => "the message is queued",
         Effect::DropsOldest => "its oldest events are dropped for the message",
@@ -201,7 +220,7 @@ fn of_receiver(receiver: &Receiver) -> String {
         Some(Chosen::Missed) => "; the next handler missed its last time limit",
         Some(Chosen::Turn) => "; the late reply of the next handler is awaited",
     };
-    format!("{line}: {}, {} waiting; {effect}{chosen}", receiver.state, receiver.queue.messages)
+    format!("{}, {} waiting; {effect}{chosen}", receiver.state, receiver.queue.messages)
 }
 
 fn of_other(other: &Other) -> String {
@@ -223,6 +242,7 @@ fn why(reason: Reason, details: &Details) -> String {
     let or_other = |who: &Option<Who>| who.as_ref().map_or_else(|| "another session".to_owned(), of_who);
     match reason {
         Reason::NotRegistered => not_registered(details),
+        Reason::Elsewhere => elsewhere(details),
         Reason::IsSender => "it is the sender".to_owned(),
         Reason::OtherUser => "it belongs to another user, and the channel is user-scoped".to_owned(),
         Reason::Target => "the envelope names another source as its target".to_owned(),
@@ -248,6 +268,21 @@ fn why(reason: Reason, details: &Details) -> String {
         },
         Reason::Group => format!("{} gets it, of the same group", or_other(&details.member)),
         Reason::NotChosen => format!("another handler is chosen: {}", not_chosen(details)),
+    }
+}
+
+/// What is known of a session of another node.
+fn elsewhere(details: &Details) -> String {
+    let node = details.node.as_deref().unwrap_or("another node");
+    match &details.receives {
+        Some(receiver) => {
+            format!(
+                "it is connected to {node}, and receives it there{}: {}",
+                by_pattern(receiver),
+                at_receiver(receiver)
+            )
+        }
+        None => format!("it is connected to {node}"),
     }
 }
 

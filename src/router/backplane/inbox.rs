@@ -97,7 +97,7 @@ impl Inbox {
 }
 
 impl Message<'_> {
-    /// Whether it is handled at once, whatever waits: it changes what is known of the sender.
+    /// Whether it is handled at once, whatever waits: it changes what is known of the sender, or it is about this moment.
     pub(super) fn is_announcement(&self) -> bool {
         match self {
             Self::Snapshot { .. }
@@ -107,6 +107,8 @@ impl Message<'_> {
             | Self::ReadValues
             | Self::AskLease { .. }
             | Self::Lease { .. }
+            | Self::Ask { .. }
+            | Self::Told { .. }
             | Self::Mark => true,
             Self::Event(_)
             | Self::Grouped { .. }

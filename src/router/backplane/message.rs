@@ -119,6 +119,54 @@ pub(in crate::router) enum Message<'a> {
     Mark,
     /// A session moves from one node to another.
     Moving(#[serde(borrow)] Moving<'a>),
+    /// A question about sessions of the receiver, or an order to close some.
+    Ask {
+        /// The number that the asker gave it.
+        ask: u64,
+        #[serde(borrow)]
+        question: Question<'a>,
+    },
+    /// The answer.
+    Told {
+        ask: u64,
+        #[serde(borrow)]
+        answer: Answer<'a>,
+    },
+}
+
+/// What a node asks another one for an operator, or for a session that asks why others do not get what it sends.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(in crate::router) enum Question<'a> {
+    /// What would become of an envelope at some sessions.
+    Explain(#[serde(borrow)] Explain<'a>),
+    /// Close the sessions that have all of what is given.
+    Close { source: Option<&'a str>, user: Option<&'a str>, session: Option<&'a str>, reason: &'a str, reconnect: bool },
+}
+
+/// A question about an envelope that the asker's node has decided on.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(in crate::router) struct Explain<'a> {
+    /// The sessions. Empty: there is none of this source; then it is asked how the last one ended.
+    pub(in crate::router) sessions: Vec<Id>,
+    pub(in crate::router) source: &'a str,
+    /// The user that was asked about.
+    pub(in crate::router) about_user: Option<&'a str>,
+    /// The user whom the envelope concerns.
+    pub(in crate::router) user: Option<&'a str>,
+    pub(in crate::router) is_request: bool,
+    /// It is an event that is not refused, so matching sessions get it.
+    pub(in crate::router) delivers: bool,
+    /// The envelope.
+    pub(in crate::router) text: &'a str,
+}
+
+/// What a node answers to a [`Question`].
+#[derive(Clone, Copy, Serialize, Deserialize)]
+pub(in crate::router) enum Answer<'a> {
+    /// In JSON, as the admin API prints it.
+    Explained(&'a [u8]),
+    /// How many sessions were closed.
+    Closed(u64),
 }
 
 /// Whether a node has given a lease up.
@@ -331,6 +379,12 @@ impl Message<'_> {
             | Self::Mark => 0,
             Self::Control(bytes) => bytes.len(),
             Self::Moving(moving) => moving.text_len(),
+            Self::Ask { question: Question::Explain(Explain { sessions, text, .. }), .. } => {
+                text.len() + sessions.len() * size_of::<Id>()
+            }
+            Self::Ask { question: Question::Close { .. }, .. } => 0,
+            Self::Told { answer: Answer::Explained(bytes), .. } => bytes.len(),
+            Self::Told { answer: Answer::Closed(_), .. } => 0,
         };
         // Never grown where a text may be secret, which would leave a copy behind.
         let buffer = Vec::with_capacity(text + ROOM);

@@ -10,11 +10,12 @@
 //! remembered of one that is lost, `inbox` holds back what must not overtake an event of a log, `events` and `requests`
 //! are how both cross a link. `narrowing` is what sessions elsewhere may
 //! receive, `load` how busy they are, `pressure` how publishers wait for their queues. `retained` are the values that a cluster
-//! keeps, `moving` is how a session gets to another node. Nothing here waits: what a link cannot
+//! keeps, `moving` is how a session gets to another node, `asking` is what operators want of all nodes. Nothing here waits: what a link cannot
 //! take breaks it, and its peer's stand-ins end.
 
 mod acknowledged;
 mod announce;
+mod asking;
 mod cut_off;
 mod events;
 mod inbox;
@@ -41,6 +42,8 @@ use crate::router::{Application, Router};
 use crate::store::history::Place;
 use acknowledged::Checks;
 use announce::Announced;
+use asking::Asks;
+pub(super) use asking::{Answered, Answers};
 use cut_off::CutOff;
 use load::ChangedLoads;
 use message::Message;
@@ -82,6 +85,7 @@ pub(super) struct Cluster {
     /// Told when the bucket of retained values has to be read on.
     values_missed: Notify,
     moves: Moves,
+    asks: Asks,
 }
 
 impl Cluster {
@@ -95,6 +99,7 @@ impl Cluster {
             adapters: Adapters::default(),
             values_missed: Notify::new(),
             moves: Moves::default(),
+            asks: Asks::default(),
         }
     }
 
@@ -247,6 +252,8 @@ impl Router {
             Message::AskLease { claim, lease } => self.lease_asked(now, peer, *claim, *lease),
             Message::Lease { claim, lease, answer } => self.lease_told(now, peer, *claim, *lease, *answer),
             Message::Moving(moving) => self.moving_from(now, peer, moving),
+            Message::Ask { ask, question } => self.asked_from(now, peer, *ask, question),
+            Message::Told { ask, answer } => self.told_from(now, peer, *ask, *answer),
             Message::Mark => {}
         }
     }

@@ -117,6 +117,10 @@ impl Peer {
         &self.node
     }
 
+    pub(super) fn name(&self) -> &Arc<str> {
+        &self.node
+    }
+
     /// What it has taken of what this node announced.
     pub(in crate::router) fn acknowledged(&self) -> &Acknowledged {
         &self.acknowledged
@@ -160,6 +164,16 @@ impl Peer {
         }));
     }
 
+    /// Its sessions whose source and user `fits` accepts, in the order of their ids.
+    pub(in crate::router) fn sessions_like(
+        &self,
+        fits: impl Fn(&str, Option<&str>) -> bool,
+    ) -> Vec<(Id, Arc<str>, Option<Arc<str>>)> {
+        let sessions = self.sessions.lock();
+        let fitting = sessions.iter().filter(|(_, it)| fits(&it.source, it.user.as_deref()));
+        fitting.map(|(id, it)| (*id, Arc::clone(&it.source), it.user.clone())).collect()
+    }
+
     /// Whether it has announced a session.
     pub(super) fn has(&self, session: Id) -> bool {
         self.sessions.lock().contains_key(&session)
@@ -171,7 +185,7 @@ impl Peer {
     }
 
     /// The stand-in of a session that was given a request.
-    pub(super) fn stand_in(&self, session: Id) -> Option<Arc<Session>> {
+    pub(in crate::router) fn stand_in(&self, session: Id) -> Option<Arc<Session>> {
         self.stand_ins(session).next()
     }
 
@@ -221,6 +235,7 @@ impl Router {
         self.leases_unanswered(peer);
         self.note_values_missed();
         self.moves_lost(now, peer);
+        self.asks_lost(now, peer);
         peer.inbox.clear();
         if let Some(cluster) = &self.cluster {
             cluster.cut_off.lost(now, peer.node());

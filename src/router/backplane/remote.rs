@@ -66,6 +66,11 @@ impl Remote {
         }
     }
 
+    /// Whether it stands for a session that its node has announced.
+    pub(in crate::router) fn is_of_handler(&self) -> bool {
+        self.asks.is_none()
+    }
+
     pub(super) fn peer(&self) -> &Arc<Peer> {
         &self.peer
     }

@@ -18,6 +18,8 @@ pub enum NoSender {
     NotRegistered(Option<String>),
     /// Sessions of several users are.
     SeveralUsers,
+    /// One is registered on this other node.
+    Elsewhere(String),
 }
 
 impl Router {
@@ -40,34 +42,34 @@ impl Router {
         match sessions.first() {
             Some(first) if first.user().is_none() || user.is_some() || users.len() == 1 => Ok(Arc::clone(first)),
             Some(_) => Err(NoSender::SeveralUsers),
-            None => {
+            None => Err(self.sender_elsewhere(source, user).unwrap_or_else(|| {
                 let nearest = self.nearest_source(source, |_| true);
-                Err(NoSender::NotRegistered(nearest.map(|nearest| nearest.name)))
-            }
+                NoSender::NotRegistered(nearest.map(|nearest| nearest.name))
+            })),
         }
+    }
+
+    fn sender_elsewhere(&self, source: &str, user: Option<&str>) -> Option<NoSender> {
+        let is_meant = |own: Option<&str>| own.is_none() || user.is_none_or(|user| own == Some(user));
+        let peers = self.all_peers();
+        let peer = peers.iter().find(|peer| !peer.sessions_like(|it, own| it == source && is_meant(own)).is_empty());
+        peer.map(|peer| NoSender::Elsewhere(peer.node().to_owned()))
     }
 
     /// What there is to say of a source that has no session.
     pub(super) fn absent(&self, about: &About<'_>, scope: Scope<'_>, asker: &Asker<'_>) -> Other {
         let is_asked =
             |user: Option<&str>| asker.may_know_user_of(user) && about.user.is_none_or(|asked| user == Some(asked));
-        // Without a user, one of the scope first.
-        let of_scope = |user: Option<&str>| is_asked(user) && user.is_none_or(|user| scope.user() == Some(user));
-        let last = self.ended.last(about.source, of_scope).or_else(|| self.ended.last(about.source, is_asked));
-        let left = last.as_ref().map(|(_, ended)| HasLeft {
-            at: date_text(ended.at),
-            code: ended.ending.code(),
-            reason: ended.ending.words().to_owned(),
-        });
-        let user =
-            about.user.map(str::to_owned).or_else(|| last.and_then(|(user, _)| user).map(|user| user.to_string()));
+        let last = self.last_left(about, scope, is_asked);
+        let left = last.as_ref().map(|(_, left)| left.clone());
+        let user = about.user.map(str::to_owned).or_else(|| last.and_then(|(user, _)| user));
         Other {
             who: Who { source: about.source.to_owned(), user, session: None },
             reason: Reason::NotRegistered,
             also: Vec::new(),
             details: Details {
-                nearest: self.nearest_source(about.source, |session| {
-                    asker.sees(session) && about.user.is_none_or(|user| session.user().is_none_or(|own| own == user))
+                nearest: self.nearest_source(about.source, |user| {
+                    asker.may_know_user_of(user) && about.user.is_none_or(|asked| user.is_none_or(|own| own == asked))
                 }),
                 left,
                 ..Details::default()
@@ -75,19 +77,42 @@ impl Router {
         }
     }
 
-    /// The nearest source among the sessions that `fits` accepts.
-    fn nearest_source(&self, source: &str, fits: impl Fn(&Session) -> bool) -> Option<Nearest> {
+    /// How the last session of a source ended, of a user that `is_asked` accepts, and that user.
+    pub(super) fn last_left(
+        &self,
+        about: &About<'_>,
+        scope: Scope<'_>,
+        is_asked: impl Fn(Option<&str>) -> bool,
+    ) -> Option<(Option<String>, HasLeft)> {
+        // Without a user, one of the scope first.
+        let of_scope = |user: Option<&str>| is_asked(user) && user.is_none_or(|user| scope.user() == Some(user));
+        let last = self.ended.last(about.source, of_scope).or_else(|| self.ended.last(about.source, is_asked));
+        last.map(|(user, ended)| {
+            let (code, reason) = (ended.ending.code(), ended.ending.words().to_owned());
+            (user.map(|user| user.to_string()), HasLeft { at: date_text(ended.at), code, reason })
+        })
+    }
+
+    /// The nearest source among the sessions of all nodes whose user `fits` accepts.
+    fn nearest_source(&self, source: &str, fits: impl Fn(Option<&str>) -> bool) -> Option<Nearest> {
         let mut nearest = None;
-        self.presence.each(|session| {
-            if *session.source == *source || !fits(session) {
-                return;
-            }
-            let Some(likeness) = likeness_of_names(source, &session.source) else { return };
-            let found = (likeness, Arc::clone(&session.source));
+        let mut look = |name: &Arc<str>| {
+            let Some(likeness) = likeness_of_names(source, name) else { return };
+            let found = (likeness, Arc::clone(name));
             if nearest.as_ref().is_none_or(|best| found < *best) {
                 nearest = Some(found);
             }
+        };
+        self.presence.each(|session| {
+            if *session.source != *source && fits(session.user()) {
+                look(&session.source);
+            }
         });
+        for peer in self.all_peers() {
+            for (_, name, _) in peer.sessions_like(|name, user| name != source && fits(user)) {
+                look(&name);
+            }
+        }
         nearest.map(|(likeness, name)| Nearest { name: name.to_string(), differs: Differs::of(likeness) })
     }
 }

@@ -36,6 +36,9 @@ pub struct Explanation {
     pub others: Vec<Other>,
     /// How many more there are, by reason.
     pub more_others: BTreeMap<Reason, usize>,
+    /// A node of the cluster did not answer, or what is known of it may be out of date.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub partial: bool,
 }
 
 /// What an envelope is.
@@ -78,6 +81,9 @@ pub struct Receiver {
     /// The session.
     #[serde(flatten)]
     pub who: Who,
+    /// The node on which it is, unless it is this one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
     /// The pattern by which it gets it. A requester gets its reply without one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pattern: Option<String>,
@@ -183,6 +189,8 @@ impl Chosen {
 pub enum Reason {
     /// No session of this source and user exists.
     NotRegistered,
+    /// It is on another node.
+    Elsewhere,
     /// It is the sender.
     IsSender,
     /// It belongs to another user.
@@ -232,6 +240,12 @@ pub struct Details {
     /// `NOT_REGISTERED`: the nearest source. `NO_MATCH`: the nearest pattern.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub nearest: Option<Nearest>,
+    /// `ELSEWHERE`: the node.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
+    /// `ELSEWHERE`: how it gets the envelope there, if it does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub receives: Option<Box<Receiver>>,
     /// `NOT_REGISTERED`: how the last session ended.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub left: Option<HasLeft>,

@@ -22,6 +22,11 @@ impl<'a> Asker<'a> {
         Self::Session { session, permissions: session.permissions() }
     }
 
+    /// Whether the asker is told about the permissions of sessions on other nodes: none of them is its own.
+    pub(super) fn is_operator(&self) -> bool {
+        matches!(self, Self::Operator)
+    }
+
     /// Whether the asker is told about other sessions on this triple. One that may neither publish nor request learns nothing
     /// about handlers and subscribers, as in the answer to the envelope itself.
     pub(super) fn may_know_others(&self, triple: &Triple<'_>) -> bool {

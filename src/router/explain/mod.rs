@@ -2,11 +2,13 @@
 //! would not. Nothing is delivered, and no turn of a group or a handler moves.
 //!
 //! `outlook` says who would get it, by the functions that delivery uses. `reasons` judges the others. `absent` is about a source
-//! that is not there, `asker` about what a session may be told that asks. `answer` is what is printed.
+//! that is not there, `elsewhere` about sessions of other nodes, `asker` about what a session may be told that asks. `answer` is
+//! what is printed.
 
 mod absent;
 mod answer;
 mod asker;
+mod elsewhere;
 mod outlook;
 mod paused;
 mod question;
@@ -28,15 +30,18 @@ pub use answer::{
 pub(in crate::router) use paused::PauseFlag;
 
 use crate::router::access::{self, send::Lacking};
+use crate::router::backplane::remote::Remote;
 use crate::router::decide::{Decision, Facts, Verdict as Decided};
 use crate::router::fan_out::is_counted;
 use crate::router::history::LogName;
 use crate::router::index::Subscription;
+use crate::router::recipients::Origin;
 use crate::router::request::candidates::{Preference, served_inside};
 use crate::router::request::words;
 use crate::router::session::{Role, Session};
 use crate::router::{ApplicationState, RequestId, Router, Scope};
 use asker::Asker;
+use elsewhere::{Elsewhere, SessionElsewhere};
 use outlook::{Outlook, Picked};
 use reasons::{Judge, serials};
 
@@ -68,7 +73,7 @@ struct Case<'a> {
 }
 
 impl Router {
-    /// Explains to an operator what would become of an envelope that this session sent now.
+    /// Explains to an operator what would become of an envelope that this session sent now, as far as this node knows.
     pub fn explain(
         &self,
         now: Instant,
@@ -76,7 +81,7 @@ impl Router {
         envelope: &Envelope<'_>,
         about: Option<&About<'_>>,
     ) -> Explanation {
-        self.explain_to(now, Asker::Operator, (sender, envelope), about)
+        self.explain_to(now, Asker::Operator, (sender, envelope), about).0
     }
 
     /// Explains to a session what would become of an envelope that it sent now. It is told about the sessions that
@@ -88,7 +93,7 @@ impl Router {
         envelope: &Envelope<'_>,
         about: Option<&About<'_>>,
     ) -> Explanation {
-        self.explain_to(now, Asker::session(sender), (sender, envelope), about)
+        self.explain_to(now, Asker::session(sender), (sender, envelope), about).0
     }
 
     fn explain_to(
@@ -97,33 +102,33 @@ impl Router {
         asker: Asker<'_>,
         (sender, envelope): (&Arc<Session>, &Envelope<'_>),
         about: Option<&About<'_>>,
-    ) -> Explanation {
+    ) -> (Explanation, Elsewhere) {
         let Decision { facts, verdict } = self.decide(sender, envelope);
         let case = Case { sender, envelope, facts: &facts, about, asker };
         match verdict {
             Decided::Reply => {
                 let request = envelope.in_reply_to().and_then(|id| id.parse().ok());
                 match request.and_then(|id: RequestId| sender.given(id)) {
-                    Some(pending) => case.reply("1.1", Some(&pending.asker)),
+                    Some(pending) => case.reply("1.1", Some(&pending.asker)).into(),
                     None => case.refused(self, &words::no_such_request(None), "1.2", None),
                 }
             }
             Decided::Turn(request) => {
                 let pending = sender.turns.pending(request);
-                case.reply("O.1", pending.as_ref().map(|pending| &pending.asker))
+                case.reply("O.1", pending.as_ref().map(|pending| &pending.asker)).into()
             }
             Decided::Request { scope, candidates } => {
                 let outlook = self.outlook_of_request(envelope, scope, candidates);
                 let (verdict, rule) = kind_of_request(envelope, &outlook);
                 let answer = case.answer(verdict, rule);
-                case.with_sessions(self, answer, scope, true, &outlook)
+                case.with_sessions(self, answer, (scope, true), &outlook)
             }
             Decided::Event { scope, .. } if case.is_duplicate(self, now, scope) => {
-                case.answer(Verdict::Duplicate, "Publisher retry")
+                case.answer(Verdict::Duplicate, "Publisher retry").into()
             }
             Decided::Event { scope, matches } => {
-                let outlook = Outlook::of_event(sender, envelope, (scope, &matches, &facts));
-                case.with_sessions(self, case.answer(Verdict::Event, "4.1"), scope, false, &outlook)
+                let outlook = Outlook::of_event(Origin::Session(sender), envelope, (scope, &matches, &facts));
+                case.with_sessions(self, case.answer(Verdict::Event, "4.1"), (scope, false), &outlook)
             }
             Decided::Refused { refusal, is_request } => {
                 let rule = self.rule_of(sender, envelope, &facts, &refusal);
@@ -206,6 +211,7 @@ impl Case<'_> {
             more_receivers: 0,
             others: Vec::new(),
             more_others: BTreeMap::new(),
+            partial: false,
         }
     }
 
@@ -222,7 +228,13 @@ impl Case<'_> {
     }
 
     /// `is_request`: what the envelope would have been, if others are to be judged.
-    fn refused(&self, router: &Router, refusal: &Refusal, rule: &str, is_request: Option<bool>) -> Explanation {
+    fn refused(
+        &self,
+        router: &Router,
+        refusal: &Refusal,
+        rule: &str,
+        is_request: Option<bool>,
+    ) -> (Explanation, Elsewhere) {
         let (sender, envelope, facts) = (self.sender, self.envelope, self.facts);
         let mut answer = self.answer(Verdict::Refused, rule);
         answer.code = Some(refusal.code.as_str().to_owned());
@@ -232,8 +244,10 @@ impl Case<'_> {
         });
         (answer.right, answer.decided_by) = right.flatten().unzip();
         match (is_request, access::scope(sender, envelope, facts)) {
-            (Some(is_request), Ok(scope)) => self.with_sessions(router, answer, scope, is_request, &Outlook::default()),
-            _ => answer,
+            (Some(is_request), Ok(scope)) => {
+                self.with_sessions(router, answer, (scope, is_request), &Outlook::default())
+            }
+            _ => answer.into(),
         }
     }
 
@@ -242,29 +256,20 @@ impl Case<'_> {
         &self,
         router: &Router,
         mut answer: Explanation,
-        scope: Scope<'_>,
-        is_request: bool,
+        (scope, is_request): (Scope<'_>, bool),
         outlook: &Outlook,
-    ) -> Explanation {
+    ) -> (Explanation, Elsewhere) {
         if !self.asker.may_know_others(self.envelope.triple()) {
-            return answer;
+            return answer.into();
         }
-        for picked in &outlook.picked {
-            let is_shown = self.asker.sees(&picked.subscription.session);
-            if is_shown && answer.receives.len() < ROWS_MAX {
-                answer.receives.push(receiver(&picked.subscription.session, Some(picked)));
-            } else if is_shown || is_request || is_counted(&picked.subscription, scope) {
-                // Nobody learns that an observer watches.
-                answer.more_receivers += 1;
-            }
-        }
+        self.add_receivers(&mut answer, (scope, is_request), outlook);
         let handlers = router.handlers_of(self.facts, scope);
         let events = router.subscribers(self.facts, scope);
         let sender_handles = router.candidates(self.sender, self.envelope, scope, self.facts).sender_handles;
         let judge = Judge {
             router,
             asker: &self.asker,
-            sender: self.sender,
+            sender: Some(self.sender),
             envelope: self.envelope,
             facts: self.facts,
             scope,
@@ -274,12 +279,12 @@ impl Case<'_> {
             served_inside: served_inside(self.facts, &handlers),
             outlook,
         };
-        let asked = self.sessions(router, scope);
-        if let Some(about) = self.about.filter(|_| asked.is_empty()) {
+        let Asked { here, there } = self.asked(router, scope);
+        if let Some(about) = self.about.filter(|_| here.is_empty() && there.is_empty()) {
             answer.others.push(router.absent(about, scope, &self.asker));
         }
         let receivers = outlook.receivers();
-        for session in asked.iter().filter(|session| !receivers.contains(&session.number)) {
+        for session in here.iter().filter(|session| !receivers.contains(&session.number)) {
             let Some(other) = judge.judge(session) else { continue };
             if answer.others.len() < ROWS_MAX {
                 answer.others.push(other);
@@ -287,43 +292,68 @@ impl Case<'_> {
                 *answer.more_others.entry(other.reason).or_default() += 1;
             }
         }
-        answer
+        let elsewhere = self.add_elsewhere(router, &mut answer, &judge, there);
+        (answer, elsewhere)
     }
 
-    /// The sessions of the scope, or those that the question is about, in the order of user, source and registration.
-    fn sessions(&self, router: &Router, scope: Scope<'_>) -> Vec<Arc<Session>> {
-        let mut sessions = Vec::new();
+    fn add_receivers(&self, answer: &mut Explanation, (scope, is_request): (Scope<'_>, bool), outlook: &Outlook) {
+        for picked in &outlook.picked {
+            let is_shown = self.asker.sees(&picked.subscription.session);
+            if is_shown && answer.receives.len() < ROWS_MAX {
+                answer.receives.push(receiver(&picked.subscription.session, Some(picked)));
+            } else if is_shown || is_request || is_counted(&picked.subscription, scope) {
+                // Nobody learns that an observer watches.
+                answer.more_receivers += 1;
+            }
+        }
+    }
+
+    /// The sessions of the scope on this node, or those of all nodes that the question is about, in the order of user, source
+    /// and registration.
+    fn asked(&self, router: &Router, scope: Scope<'_>) -> Asked {
+        let mut here = Vec::new();
         router.presence.each(|session| {
             let is_asked = self.about.is_none_or(|about| about.is(session));
             if is_asked && self.asker.sees(session) && session.outbox().ended().is_none() {
-                sessions.push(Arc::clone(session));
+                here.push(Arc::clone(session));
             }
         });
+        let mut there = self.about.map_or_else(Vec::new, |about| self.asked_elsewhere(router, about));
         match self.about {
-            None => sessions.retain(|session| is_of_scope(session, scope)),
-            Some(About { user: None, .. }) if sessions.iter().any(|session| is_of_users(session, scope)) => {
-                sessions.retain(|session| is_of_users(session, scope));
+            None => here.retain(|session| is_of_scope(session, scope)),
+            Some(About { user: None, .. }) => {
+                let is_here = here.iter().any(|session| is_of_users(session.user(), scope));
+                if is_here || there.iter().any(|session| is_of_users(session.user.as_deref(), scope)) {
+                    here.retain(|session| is_of_users(session.user(), scope));
+                    there.retain(|session| is_of_users(session.user.as_deref(), scope));
+                }
             }
-            Some(_) => {}
+            Some(About { user: Some(_), .. }) => {}
         }
-        sessions.sort_by(|one, other| {
+        here.sort_by(|one, other| {
             (one.user(), &one.source, one.number).cmp(&(other.user(), &other.source, other.number))
         });
-        sessions
+        Asked { here, there }
     }
 }
 
-/// Whether a session belongs to the users of a scope, or is a service.
-fn is_of_users(session: &Session, scope: Scope<'_>) -> bool {
+/// The sessions that a question is about.
+struct Asked {
+    here: Vec<Arc<Session>>,
+    there: Vec<SessionElsewhere>,
+}
+
+/// Whether a user is one of a scope. `None`: a service.
+fn is_of_users(user: Option<&str>, scope: Scope<'_>) -> bool {
     match scope {
         Scope::Shared(_) => true,
-        Scope::User(user) => session.user().is_none_or(|own| own == user),
+        Scope::User(of) => user.is_none_or(|own| own == of),
     }
 }
 
 /// Whether a session can take part in a scope, if only as an observer.
 fn is_of_scope(session: &Session, scope: Scope<'_>) -> bool {
-    is_of_users(session, scope) || session.holds.lock().subscriptions.iter().any(|it| it.observes.is_some())
+    is_of_users(session.user(), scope) || session.holds.lock().subscriptions.iter().any(|it| it.observes.is_some())
 }
 
 /// A session that gets an envelope.
@@ -332,6 +362,7 @@ fn receiver(session: &Session, picked: Option<&Picked>) -> Receiver {
     let subscription = picked.map(|picked| &picked.subscription);
     Receiver {
         who: Who::of(session),
+        node: session.remote().map(|remote| remote.node().to_owned()),
         pattern: subscription.map(|it| it.pattern.to_string()),
         group: subscription.and_then(|it| it.group.as_deref()).map(str::to_owned),
         since: subscription.map(|it| date_text(it.since)),
@@ -344,7 +375,8 @@ fn receiver(session: &Session, picked: Option<&Picked>) -> Receiver {
 
 impl Who {
     fn of(session: &Session) -> Self {
-        let is_listed = session.role != Role::Adapter;
+        // The stand-in of a requester has an id of its own.
+        let is_listed = session.role != Role::Adapter && session.remote().is_none_or(Remote::is_of_handler);
         Self {
             source: session.source.to_string(),
             user: session.user().map(str::to_owned),

@@ -13,7 +13,6 @@ use crate::router::outbox::{Fate, OnFull, PushError};
 use crate::router::recipients::{Origin, Seen, offer_to_each};
 use crate::router::request::candidates::{Candidates, Preference};
 use crate::router::request::turn::Begin;
-use crate::router::session::Session;
 use crate::router::{Router, Scope};
 use wire::command::State;
 
@@ -98,7 +97,7 @@ fn effect_of(fate: Fate) -> Option<Effect> {
 impl Outlook {
     /// Who would get an event.
     pub(super) fn of_event(
-        sender: &Arc<Session>,
+        origin: Origin<'_>,
         envelope: &Envelope<'_>,
         (scope, matches, facts): (Scope<'_>, &Matches, &Facts<'_>),
     ) -> Self {
@@ -122,7 +121,7 @@ impl Outlook {
             }
             has_it
         };
-        offer_to_each(Origin::Session(sender), envelope.target(), matches, offer, |member| {
+        offer_to_each(origin, envelope.target(), matches, offer, |member| {
             members.push(Arc::clone(member));
         });
         Self { picked, members, ..Self::default() }

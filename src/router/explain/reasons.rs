@@ -24,7 +24,8 @@ use crate::router::{Router, Scope};
 pub(super) struct Judge<'a> {
     pub(super) router: &'a Router,
     pub(super) asker: &'a Asker<'a>,
-    pub(super) sender: &'a Arc<Session>,
+    /// `None`: it is on another node.
+    pub(super) sender: Option<&'a Arc<Session>>,
     pub(super) envelope: &'a Envelope<'a>,
     pub(super) facts: &'a Facts<'a>,
     pub(super) scope: Scope<'a>,
@@ -64,7 +65,8 @@ impl Judge<'_> {
             (holds.subscriptions.clone(), ended.unwrap_or_default())
         };
         let mut found = Findings { reasons: Vec::new(), more: Details::default() };
-        if Arc::ptr_eq(session, self.sender) && (self.is_request || !session.echoes()) {
+        let is_sender = self.sender.is_some_and(|sender| Arc::ptr_eq(session, sender));
+        if is_sender && (self.is_request || !session.echoes()) {
             found.add(Reason::IsSender);
         }
         if self.is_of_other_user(session) && held.iter().all(|it| it.observes.is_none()) {

@@ -156,6 +156,7 @@ impl Router {
         self.expire_cut_off(now);
         self.expire_pressure(now);
         self.expire_moves(now);
+        self.expire_asks(now);
     }
 
     /// Ends a request whose time is over, as this event does.

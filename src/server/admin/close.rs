@@ -2,15 +2,16 @@
 
 use axum::extract::State;
 use serde::{Deserialize, Serialize};
+use tokio::sync::oneshot;
 use tokio::time::Instant;
 use utoipa::ToSchema;
+use wire::ErrorCode;
 
 use super::Shared;
 use super::acts::Act;
 use super::problem::Problem;
 use super::request::{Answer, Body};
-use crate::connection::spread;
-use crate::router::{CLOSED_BECAUSE_BYTES_MAX, Sessions};
+use crate::router::{self, CLOSED_BECAUSE_BYTES_MAX, Sessions};
 
 /// Which sessions to close, and how. A session has to match all of `source`, `user` and `session` that are given; at least one
 /// is.
@@ -37,15 +38,21 @@ pub(super) struct Close {
 /// What was closed.
 #[derive(Serialize, ToSchema)]
 pub(super) struct Closed {
-    /// How many sessions.
-    closed: usize,
+    /// How many sessions, on all nodes of a cluster.
+    closed: u64,
+    /// Not every node of the cluster has answered.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    partial: bool,
+    /// The nodes that did not answer within 2 s.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    unanswered: Vec<String>,
 }
 
 /// Close sessions
 ///
 /// Without `reconnect`, they end at once with 4410 and the reason; their clients stop. With it, they are closed with 1012 after
 /// a notice that says when to connect again, and resumable ones keep their grace. An application
-/// is not locked out by this.
+/// is not locked out by this. In a cluster, it closes the sessions of all nodes.
 #[utoipa::path(
     post,
     path = "/v1/sessions/close",
@@ -65,11 +72,13 @@ pub(super) async fn close(
     if reason.trim().is_empty() || reason.len() > CLOSED_BECAUSE_BYTES_MAX {
         return Err(Problem::invalid(format!("reason must have 1 to {CLOSED_BECAUSE_BYTES_MAX} bytes")));
     }
-    let (router, now) = (&shared.broker.router, Instant::now().into_std());
     let which = Sessions { source, user, id: session };
-    let closed = match reconnect {
-        false => router.kick(now, &which, &reason),
-        true => router.send_away(now, &which, &reason, spread),
-    };
-    Ok(Answer(Closed { closed }))
+    let (told, answer) = oneshot::channel();
+    // Nobody waits any more if the caller has hung up.
+    let told = |closed| drop(told.send(closed));
+    let now = Instant::now().into_std();
+    shared.broker.router.close_everywhere(now, &router::Close { which, reason, reconnect }, told);
+    let closed = answer.await.map_err(|_| Problem::new(ErrorCode::Internal, "the broker ends"))?;
+    let router::Closed { sessions, silent } = closed;
+    Ok(Answer(Closed { closed: sessions, partial: !silent.is_empty(), unanswered: silent }))
 }

@@ -3,6 +3,7 @@
 use axum::extract::State;
 use serde::Deserialize;
 use serde_json::value::RawValue;
+use tokio::sync::oneshot;
 use tokio::time::Instant;
 use utoipa::ToSchema;
 use wire::{ErrorCode, check_name};
@@ -70,7 +71,12 @@ pub(super) async fn explain(
     let Application { source, user } = &question.sender;
     let sender = router.sender(source, user.as_deref()).map_err(|why| no_sender(source, why))?;
     let about = question.to.as_ref().map(|to| About { source: &to.source, user: to.user.as_deref() });
-    Ok(Answer(router.explain(Instant::now().into_std(), &sender, &envelope, about.as_ref())))
+    let (told, answer) = oneshot::channel();
+    // Nobody waits any more if the caller has hung up.
+    let told = |_, explanation| drop(told.send(explanation));
+    router.explain_everywhere(Instant::now().into_std(), &sender, &envelope, about.as_ref(), told);
+    let ended = |_| Problem::new(ErrorCode::Internal, "the broker ends");
+    answer.await.map(Answer).map_err(ended)
 }
 
 fn no_sender(source: &str, why: NoSender) -> Problem {
@@ -79,6 +85,12 @@ fn no_sender(source: &str, why: NoSender) -> Problem {
             let hint = nearest.map(|nearest| format!("; did you mean '{nearest}'?")).unwrap_or_default();
             let words =
                 format!("no session of '{source}' of this user is registered, so nothing can be sent as it{hint}");
+            Problem::new(ErrorCode::NotRegistered, words)
+        }
+        NoSender::Elsewhere(node) => {
+            let words = format!(
+                "'{source}' is connected to the node '{node}', which decides on what it sends; ask the admin API of that node"
+            );
             Problem::new(ErrorCode::NotRegistered, words)
         }
         NoSender::SeveralUsers => {

@@ -1,8 +1,9 @@
-//! Several brokers as one (docs/cluster.md). `routing`, `choosing`, `pressure`, `exclusive`, `retained`, `moving`, `logs`, `stress`
+//! Several brokers as one (docs/cluster.md). `routing`, `choosing`, `asking`, `pressure`, `exclusive`, `retained`, `moving`, `logs`, `stress`
 //! and those that begin so are several routers in one thread or in many, whose links deliver when the test says so; `simulation`
 //! is routers with real links on a simulated `network`. The others are brokers on real NATS servers, which `servers` starts.
 
 mod adopting;
+mod asking;
 mod choosing;
 mod exclusive;
 mod history;
@@ -14,6 +15,7 @@ mod moving;
 mod nats;
 mod network;
 mod nodes;
+mod operating;
 mod outages;
 mod pressure;
 mod reloading;
