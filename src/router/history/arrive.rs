@@ -6,22 +6,19 @@ use std::time::Instant;
 
 use wire::{DecodeLimits, Refusal, decode};
 
-use super::clustered::{Arrival, Arrivals, Missing};
-use super::ends::Fill;
+use super::clustered::{Arrival, Arrivals};
 use super::log::Of;
 use super::publish::entry;
 use super::{Locked, LogName, Position, name_of};
 use crate::config::LogBounds;
 use crate::router::backplane::Peer;
 use crate::router::backplane::message::{Sent, SentScope, placed};
-use crate::router::disk::{DiskRead, Purpose};
 use crate::router::fan_out::Delivery;
 use crate::router::forms::Forms;
 use crate::router::index::{Audience, Matches};
 use crate::router::recipients::{Origin, may_repeat};
 use crate::router::session::Session;
 use crate::router::{Routed, Router, Scope, Uncommitted, not_kept};
-use crate::store::history as stored;
 
 /// An event whose place in a log of a cluster is known.
 pub(in crate::router) enum Arrived {
@@ -51,7 +48,7 @@ pub(super) enum Done {
 }
 
 /// A log whose lock is held, with its bounds.
-type Held<'a, 'l> = (&'a mut Locked<'l>, LogBounds);
+pub(super) type Held<'a, 'l> = (&'a mut Locked<'l>, LogBounds);
 
 impl Router {
     /// An event is in the log, and is delivered when all before it were. `follows`: the event before it was appended by the
@@ -193,7 +190,7 @@ impl Router {
     }
 
     /// Delivers an event of another node, or one that was read from the stream. Its log is placed before it.
-    fn deliver_kept(
+    pub(super) fn deliver_kept(
         &self,
         now: Instant,
         (log, bounds): Held<'_, '_>,
@@ -242,6 +239,23 @@ impl Router {
         }
     }
 
+    /// Lets what waits in a log go on, after `change`.
+    pub(super) fn settle_log(
+        &self,
+        now: Instant,
+        name: &LogName<'_>,
+        change: impl FnOnce(&mut Arrivals<Arrived>, Instant),
+    ) {
+        let mut done = Vec::new();
+        self.history.with(name, |log| {
+            if let Some(bounds) = self.policy.history(name.channel) {
+                change(&mut log.state.arrivals, now);
+                self.settle(now, (log, bounds), &mut done);
+            }
+        });
+        self.finish_arrived(now, done);
+    }
+
     /// An event of another node in a log. Its link waits until it is delivered.
     pub(in crate::router) fn logged_from(&self, now: Instant, peer: &Arc<Peer>, event: &Sent<'_>) {
         let Some(place) = event.place else { return };
@@ -263,141 +277,9 @@ impl Router {
         peer.hold_link();
         self.arrived(now, &name, (&place.position(), place.follows), Arrived::Peer(Box::new(from_peer)));
     }
-
-    /// Takes what was missing in a log and was read from the stream. Returns what is to be read next.
-    pub fn take_missing(
-        &self,
-        now: Instant,
-        read: DiskRead,
-        outcome: Result<Vec<MissingEntry>, stored::Unread>,
-    ) -> Option<DiskRead> {
-        let DiskRead { range, pin, purpose } = read;
-        let Purpose::Fill(fill) = purpose else { return None };
-        let name = LogName::from(&range.log);
-        let mut done = Vec::new();
-        let last_read = outcome.as_ref().ok().and_then(|entries| entries.last()).map(|entry| entry.offset);
-        let is_failed = matches!(outcome, Err(stored::Unread::Fault(_)));
-        let rest = last_read.filter(|last| last < range.offsets.end()).map(|last| last + 1..=*range.offsets.end());
-        self.history.with(&name, |log| {
-            let Some(bounds) = self.policy.history(name.channel) else { return };
-            for MissingEntry { offset, attempt, entry } in outcome.unwrap_or_default() {
-                let position = Position { offset, epoch: Arc::clone(&range.epoch) };
-                if log.state.arrivals.read(&position) {
-                    self.deliver_read(now, (&mut *log, bounds), &position, attempt, &entry);
-                }
-            }
-            // What cannot be read is left out only if something waits for it, which must not wait without a bound.
-            if rest.is_none() && (!is_failed || fill.is_for_waiting()) {
-                let through = Position { offset: *range.offsets.end(), epoch: Arc::clone(&range.epoch) };
-                log.state.arrivals.was_read(now, &through);
-            }
-            self.settle(now, (log, bounds), &mut done);
-        });
-        if is_failed && fill.is_for_waiting() {
-            tracing::warn!(log = %range.log, "events that are missing cannot be read from the stream, and are left out");
-        }
-        self.finish_arrived(now, done);
-        match rest {
-            Some(offsets) => {
-                let range = stored::ReadRange { offsets, ..range };
-                Some(DiskRead { range, pin, purpose: Purpose::Fill(fill) })
-            }
-            None => {
-                fill.finish(is_failed);
-                None
-            }
-        }
-    }
-
-    /// Lets what waits in a log go on, after `change`.
-    pub(super) fn settle_log(
-        &self,
-        now: Instant,
-        name: &LogName<'_>,
-        change: impl FnOnce(&mut Arrivals<Arrived>, Instant),
-    ) {
-        let mut done = Vec::new();
-        self.history.with(name, |log| {
-            if let Some(bounds) = self.policy.history(name.channel) {
-                change(&mut log.state.arrivals, now);
-                self.settle(now, (log, bounds), &mut done);
-            }
-        });
-        self.finish_arrived(now, done);
-    }
-
-    fn deliver_read(
-        &self,
-        now: Instant,
-        (log, bounds): Held<'_, '_>,
-        position: &Position,
-        attempt: [u8; 16],
-        entry: &stored::Entry,
-    ) {
-        let Ok(envelope) = decode(&entry.text, DecodeLimits::OWN) else { return };
-        let source = envelope.source().unwrap_or_default().to_owned();
-        let before = Position { offset: position.offset - 1, epoch: Arc::clone(&position.epoch) };
-        log.change(|state| state.place(&before));
-        let kept = Kept { source: &source, user: entry.user.as_deref(), to_all: entry.to_all, text: &entry.text };
-        // This node can have appended it, and not know yet.
-        let sender = self.sender_of(attempt);
-        let origin = sender.as_ref().map_or(Origin::Node, Origin::Session);
-        self.deliver_kept(now, (log, bounds), position, origin, &kept);
-    }
-
-    /// Lets what is missing in logs be read when it is time.
-    pub(super) fn read_gaps(&self, now: Instant) {
-        for log in self.history.due_gaps(now) {
-            let mut done = Vec::new();
-            let mut locked = Locked { history: &self.history, state: log.state.lock(), log: &log };
-            locked.state.gap_due = None;
-            let missing = if locked.state.is_removed { None } else { locked.state.arrivals.due(now) };
-            let name = name_of(&log.key);
-            let epoch = locked.state.arrivals.cursor().map(|cursor| Arc::clone(&cursor.epoch));
-            if let (Some(Missing::Nothing) | None, Some(bounds)) = (&missing, self.policy.history(name.channel))
-                && !locked.state.is_removed
-            {
-                self.settle(now, (&mut locked, bounds), &mut done);
-            }
-            drop(locked);
-            self.finish_arrived(now, done);
-            match (missing, epoch) {
-                (Some(Missing::Events(offsets)), Some(epoch)) => {
-                    self.fill(now, &name, epoch, offsets, Fill::ForWaiting);
-                }
-                (Some(Missing::Ends), _) => self.check_log(&name),
-                (Some(Missing::Nothing | Missing::Events(_)) | None, _) => {}
-            }
-        }
-    }
-}
-
-impl super::History {
-    /// The logs in which it is time to read what is missing.
-    fn due_gaps(&self, now: Instant) -> Vec<Arc<super::log::Log>> {
-        let mut gaps = self.gaps.lock();
-        gaps.due(now)
-    }
 }
 
 impl Locked<'_> {
-    /// Lets the log be looked at when what is missing is to be read.
-    fn set_gap_due(&mut self) {
-        let due = self.state.arrivals.deadline();
-        if due == self.state.gap_due {
-            return;
-        }
-        let mut gaps = self.history.gaps.lock();
-        if let Some(before) = self.state.gap_due {
-            gaps.remove(before, self.log);
-        }
-        if let Some(due) = due {
-            gaps.add(due, self.log);
-        }
-        drop(gaps);
-        self.state.gap_due = due;
-    }
-
     /// Returns whether this node follows the log, although it may hold nothing.
     pub(super) fn is_followed(&self) -> bool {
         let arrivals: &Arrivals<Arrived> = &self.state.arrivals;
@@ -405,20 +287,10 @@ impl Locked<'_> {
     }
 }
 
-/// An event that was missing, as the stream has it.
-pub struct MissingEntry {
-    /// Its offset.
-    pub offset: u64,
-    /// What names the attempt to append it.
-    pub attempt: [u8; 16],
-    /// The event.
-    pub entry: stored::Entry,
-}
-
 /// An event as it was kept.
-struct Kept<'a> {
-    source: &'a str,
-    user: Option<&'a str>,
-    to_all: bool,
-    text: &'a str,
+pub(super) struct Kept<'a> {
+    pub(super) source: &'a str,
+    pub(super) user: Option<&'a str>,
+    pub(super) to_all: bool,
+    pub(super) text: &'a str,
 }
