@@ -11,19 +11,21 @@ use super::log::Of;
 use super::publish::entry;
 use super::{Locked, LogName, Position, name_of};
 use crate::config::LogBounds;
-use crate::router::backplane::Peer;
 use crate::router::backplane::message::{Sent, SentScope, placed};
+use crate::router::backplane::{Peer, Revised};
+use crate::router::commit::Own;
 use crate::router::fan_out::Delivery;
 use crate::router::forms::Forms;
 use crate::router::index::{Audience, Matches};
 use crate::router::recipients::{Origin, may_repeat};
+use crate::router::retained::Author;
 use crate::router::session::Session;
-use crate::router::{Routed, Router, Scope, Uncommitted, not_kept};
+use crate::router::{Routed, Router, Scope, not_kept};
 
 /// An event whose place in a log of a cluster is known.
 pub(in crate::router) enum Arrived {
-    /// This node has appended it. `true`: and the one before it, too.
-    Own(Box<Uncommitted>, bool),
+    /// This node has appended it.
+    Own(Box<Own>),
     /// One of the copies of an adapter's event for all users, which this node has appended.
     Copy { adapter: Arc<Session>, text: Arc<str>, follows: bool },
     /// Another node has.
@@ -38,11 +40,12 @@ pub(in crate::router) struct FromPeer {
     user: Option<Box<str>>,
     to_all: bool,
     text: Box<str>,
+    revised: Option<Revised>,
 }
 
 /// What follows when the lock of the log is free.
 pub(super) enum Done {
-    Own(Box<Uncommitted>, Result<Routed, Refusal>),
+    Own(Box<Own>, Result<Routed, Refusal>),
     /// A link that had to wait.
     Peer(Arc<Peer>),
 }
@@ -62,7 +65,9 @@ impl Router {
     ) {
         let mut done = Vec::new();
         self.history.with(name, |log| {
-            let Some(bounds) = self.policy.history(name.channel) else { return Self::outside(arrived, &mut done) };
+            let Some(bounds) = self.policy.history(name.channel) else {
+                return self.outside(now, (name, position), arrived, &mut done);
+            };
             if !self.keep_cursor(log) && !log.state.arrivals.any_wait() {
                 // No session of this node has to see the log in its order.
                 self.deliver_arrived(now, (log, bounds), position, arrived, &mut done);
@@ -80,13 +85,26 @@ impl Router {
     }
 
     /// A reload has ended the history of the channel, so there is no order to keep.
-    fn outside(arrived: Arrived, done: &mut Vec<Done>) {
+    fn outside(
+        &self,
+        now: Instant,
+        (name, position): (&LogName<'_>, &Position),
+        arrived: Arrived,
+        done: &mut Vec<Done>,
+    ) {
         match arrived {
-            Arrived::Own(event, _) => {
-                done.push(Done::Own(event, Err(not_kept())));
+            Arrived::Own(own) => {
+                if own.has_value() {
+                    self.note_values_missed();
+                    self.let_peers_read_values();
+                }
+                done.push(Done::Own(own, Err(not_kept())));
             }
             Arrived::Copy { .. } => {}
-            Arrived::Peer(event) => done.push(Done::Peer(event.peer)),
+            Arrived::Peer(event) => {
+                self.keep_only(now, (name, position), &event.kept());
+                done.push(Done::Peer(event.peer));
+            }
         }
     }
 
@@ -136,20 +154,18 @@ impl Router {
         let before = Position { offset: position.offset - 1, epoch: Arc::clone(&position.epoch) };
         log.change(|state| state.place(&before));
         match arrived {
-            Arrived::Own(event, follows) => {
-                let routed = self.deliver_appended(now, (log, &bounds), &event, (position, follows));
-                done.push(Done::Own(event, routed));
+            Arrived::Own(own) => {
+                let routed = self.deliver_appended(now, (log, &bounds), &own, position);
+                done.push(Done::Own(own, routed));
             }
             Arrived::Copy { adapter, text, follows } => {
                 self.forward_copy(now, log, &adapter, &text, (position, follows));
-                let copy = Kept { source: &adapter.source, user: None, to_all: true, text: &text };
+                let copy = Kept { source: &adapter.source, user: None, to_all: true, text: &text, revised: None };
                 self.deliver_kept(now, (log, bounds), position, Origin::Session(&adapter), &copy);
             }
             Arrived::Peer(event) => {
-                let FromPeer { peer, source, user, to_all, text } = *event;
-                let kept = Kept { source: &source, user: user.as_deref(), to_all, text: &text };
-                self.deliver_kept(now, (log, bounds), position, Origin::Node, &kept);
-                done.push(Done::Peer(peer));
+                self.deliver_kept(now, (log, bounds), position, Origin::Node, &event.kept());
+                done.push(Done::Peer(event.peer));
             }
         }
     }
@@ -164,15 +180,27 @@ impl Router {
         done: &mut Vec<Done>,
     ) {
         match arrived {
-            Arrived::Own(event, follows) => {
-                let routed = self.forward_appended(now, &event, (position, follows));
-                done.push(Done::Own(event, routed));
+            Arrived::Own(own) => {
+                let routed = self.forward_appended(now, &own, position);
+                done.push(Done::Own(own, routed));
             }
             Arrived::Copy { adapter, text, follows } => {
                 self.forward_copy(now, log, &adapter, &text, (position, follows));
             }
-            Arrived::Peer(event) => done.push(Done::Peer(event.peer)),
+            Arrived::Peer(event) => {
+                self.keep_only(now, (&name_of(&log.log.key), position), &event.kept());
+                done.push(Done::Peer(event.peer));
+            }
         }
+    }
+
+    /// Keeps the value of an event that is not to be delivered any more.
+    fn keep_only(&self, now: Instant, (name, position): (&LogName<'_>, &Position), kept: &Kept<'_>) {
+        let Some(revised) = kept.revised else { return };
+        let Ok(envelope) = decode(kept.text, DecodeLimits::OWN) else { return };
+        let scope = name.owner.map_or(Scope::Shared(kept.user), Scope::User);
+        let forms = Forms::new(&envelope, kept.source, scope).at(position);
+        self.keep_value(now, Author { source: kept.source, is_service: revised.by_service }, &forms, revised.revision);
     }
 
     fn forward_copy(
@@ -211,12 +239,22 @@ impl Router {
         };
         let mut forms = Forms::new(&envelope, kept.source, scope).at(position);
         let mut entry = entry(now, &forms, position);
-        let matches = match name_of(&key.key).owner {
-            Some(user) if kept.to_all => {
-                entry.address.of = Of::Everyone;
-                self.of_user(user, &facts)
+        let everyone_of = name_of(&key.key).owner.filter(|_| kept.to_all);
+        if everyone_of.is_some() {
+            entry.address.of = Of::Everyone;
+        }
+        let look_up = || match everyone_of {
+            Some(user) => self.of_user(user, &facts),
+            None => self.subscribers(&facts, scope),
+        };
+        // Held over the pushes, as by the publisher's node.
+        let _order = kept.revised.and_then(|_| self.retained.order(&facts.canonical));
+        let matches = match kept.revised {
+            None => look_up(),
+            Some(revised) => {
+                let author = Author { source: kept.source, is_service: revised.by_service };
+                self.revise_event(now, author, (&forms, &facts), revised.revision, look_up)
             }
-            Some(_) | None => self.subscribers(&facts, scope),
         };
         self.append(log, entry, &bounds);
         let mut delivery = Delivery::new(now, None, facts.on_full, may_repeat(&matches, facts.folded));
@@ -233,7 +271,7 @@ impl Router {
     pub(super) fn finish_arrived(&self, now: Instant, done: Vec<Done>) {
         for done in done {
             match done {
-                Done::Own(event, routed) => self.complete_event(now, *event, routed),
+                Done::Own(own, routed) => self.complete_own(now, *own, routed),
                 Done::Peer(peer) => self.release_link(now, &peer),
             }
         }
@@ -256,8 +294,15 @@ impl Router {
         self.finish_arrived(now, done);
     }
 
-    /// An event of another node in a log. Its link waits until it is delivered.
-    pub(in crate::router) fn logged_from(&self, now: Instant, peer: &Arc<Peer>, event: &Sent<'_>) {
+    /// An event of another node in a log. Its link waits until it is delivered. `revised`: it is the last value of its triple,
+    /// too.
+    pub(in crate::router) fn logged_from(
+        &self,
+        now: Instant,
+        peer: &Arc<Peer>,
+        event: &Sent<'_>,
+        revised: Option<Revised>,
+    ) {
         let Some(place) = event.place else { return };
         let Ok(envelope) = decode(event.text, DecodeLimits::OWN) else { return };
         let (owner, user) = match event.scope {
@@ -272,10 +317,18 @@ impl Router {
             user: user.map(Box::from),
             to_all: place.to_all,
             text: event.text.into(),
+            revised,
         };
         // Until the event is delivered: nothing that follows on the link overtakes it.
         peer.hold_link();
         self.arrived(now, &name, (&place.position(), place.follows), Arrived::Peer(Box::new(from_peer)));
+    }
+}
+
+impl FromPeer {
+    fn kept(&self) -> Kept<'_> {
+        let Self { source, user, to_all, text, revised, .. } = self;
+        Kept { source, user: user.as_deref(), to_all: *to_all, text, revised: *revised }
     }
 }
 
@@ -293,4 +346,6 @@ pub(super) struct Kept<'a> {
     pub(super) user: Option<&'a str>,
     pub(super) to_all: bool,
     pub(super) text: &'a str,
+    /// It is the last value of its triple, too.
+    pub(super) revised: Option<Revised>,
 }

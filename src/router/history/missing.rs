@@ -109,7 +109,13 @@ impl Router {
         let source = envelope.source().unwrap_or_default().to_owned();
         let before = Position { offset: position.offset - 1, epoch: Arc::clone(&position.epoch) };
         log.change(|state| state.place(&before));
-        let kept = Kept { source: &source, user: entry.user.as_deref(), to_all: entry.to_all, text: &entry.text };
+        let kept = Kept {
+            source: &source,
+            user: entry.user.as_deref(),
+            to_all: entry.to_all,
+            text: &entry.text,
+            revised: None,
+        };
         // This node can have appended it, and not know yet.
         let sender = self.sender_of(attempt);
         let origin = sender.as_ref().map_or(Origin::Node, Origin::Session);

@@ -56,7 +56,7 @@ pub(super) use look::{Ahead, Look, Next as LookNext};
 pub use look::{Found, LookTicket};
 pub use missing::MissingEntry;
 pub use publish::Kept;
-pub(super) use publish::{check_once, once_in_a_reply};
+pub(super) use publish::{Keeping, check_once, once_in_a_reply};
 pub use recover::{RecoverReason, Recovered};
 pub(super) use recover::{Recovery, Stretch, no_log};
 pub(super) use replay::Replay;
