@@ -127,7 +127,7 @@ impl Router {
             let checked = self.check_cut_off(envelope.triple(), scope, facts);
             checked.map_err(|refusal| (refusal, Some(true)))?;
         }
-        self.check_retain(envelope, facts).map_err(|refusal| (refusal, Some(false)))?;
+        self.check_retain(envelope).map_err(|refusal| (refusal, Some(false)))?;
         match sent {
             Sent::Request | Sent::Handled if envelope.retain() => Err((not_for_requests("retain"), Some(true))),
             Sent::Request | Sent::Handled if envelope.once() => Err((not_for_requests("once"), Some(true))),
@@ -162,14 +162,11 @@ impl Router {
     ///
     /// # Errors
     /// `STORAGE_UNAVAILABLE` in a cluster.
-    pub(super) fn check_retain(&self, envelope: &Envelope<'_>, facts: &Facts<'_>) -> Result<(), Refusal> {
-        if !envelope.retain() || !self.is_clustered() || self.commits.is_some() && !facts.history {
+    pub(super) fn check_retain(&self, envelope: &Envelope<'_>) -> Result<(), Refusal> {
+        if !envelope.retain() || !self.is_clustered() || self.commits.is_some() {
             return Ok(());
         }
-        let words = match facts.history {
-            true => "a cluster keeps no retained values of a channel with history; recover the last event instead",
-            false => "this node of a cluster has no storage for retained values",
-        };
+        let words = "this node of a cluster has no storage for retained values";
         Err(Refusal::new(ErrorCode::StorageUnavailable, words))
     }
 

@@ -64,11 +64,12 @@ impl Router {
                 Published { delivered, exact: matches.exact, kept: None }
             }
         };
-        Ok(self.after_publishing(now, sender, envelope, scope, facts, (published, false)))
+        let place = published.kept.as_ref().map(|kept| placed(&kept.position, false, false));
+        let nodes = self.forward(now, sender, envelope, scope.into(), place);
+        Ok(self.after_publishing(now, sender, envelope, scope, facts, (published, nodes)))
     }
 
-    /// What follows after the event was delivered here: it goes to other nodes, and its sender is told. `follows`: the event
-    /// before it in its log was appended by this node, too.
+    /// What an event's sender is told, now that it was delivered here and sent to other nodes. `nodes`: to how many.
     pub(super) fn after_publishing(
         &self,
         now: Instant,
@@ -76,11 +77,9 @@ impl Router {
         envelope: &Envelope<'_>,
         scope: Scope<'_>,
         facts: &Facts<'_>,
-        (published, follows): (Published, bool),
+        (published, nodes): (Published, Option<usize>),
     ) -> Routed {
         let Published { delivered: Delivered { receivers, deliveries, mut pressed }, exact, kept } = published;
-        let place = kept.as_ref().map(|kept| placed(&kept.position, follows, false));
-        let nodes = self.forward(now, sender, envelope, scope.into(), place);
         if nodes.is_some() {
             sender.pressed.take(&mut pressed);
         }

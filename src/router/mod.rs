@@ -105,7 +105,9 @@ pub use attach::NotAttached;
 pub use backplane::{Backplane, Fetched, Lost, MoveTicket, Steady};
 pub use call::{CallOutcome, Gathered};
 pub use change::Reason;
-pub use commit::{Append, Appended, Batch, CommitQueue, CommitTicket, Loading, Once, Uncommitted, not_kept};
+pub use commit::{
+    Append, Appended, Batch, CommitQueue, CommitTicket, Loading, LoggedValue, Once, Uncommitted, ValueOutcome, not_kept,
+};
 pub use decide::Decision;
 pub use declared::{Declaration, Declared, Refused, SwitchedOff};
 pub use disk::{DiskRead, ReadKind, ReadQueue};

@@ -79,7 +79,7 @@ impl Router {
             rights.publish.check(triple).map_err(|why| send::forbidden("publish", triple, &why))?;
         }
         access::check_publisher(session, &facts)?;
-        self.check_retain(will, &facts)?;
+        self.check_retain(will)?;
         Ok((facts, scope))
     }
 }

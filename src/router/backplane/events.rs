@@ -77,7 +77,7 @@ impl Router {
     /// An event of a peer, for the sessions here that match it.
     pub(super) fn event_from(&self, now: Instant, peer: &Arc<Peer>, event: &Sent<'_>) {
         if event.place.is_some() {
-            return self.logged_from(now, peer, event);
+            return self.logged_from(now, peer, event, None);
         }
         let Ok(envelope) = decode(event.text, DecodeLimits::OWN) else { return };
         let facts = self.policy.facts(envelope.triple());
@@ -154,7 +154,7 @@ impl Router {
     }
 }
 
-fn placed_forms<'e>(forms: Forms<'e>, position: Option<&'e Position>) -> Forms<'e> {
+pub(super) fn placed_forms<'e>(forms: Forms<'e>, position: Option<&'e Position>) -> Forms<'e> {
     match position {
         Some(position) => forms.at(position),
         None => forms,

@@ -52,6 +52,7 @@ pub use moving::{Fetched, MoveTicket, Steady};
 pub use peer::Lost;
 pub(super) use peer::Peer;
 use pressure::Adapters;
+pub(super) use retained::Revised;
 
 /// What carries messages to other nodes. Messages to one node arrive in the order in which they were given, once, or the
 /// link breaks and [`Router::peer_lost`] is called. It never waits, and calls nothing of the router.
@@ -241,7 +242,13 @@ impl Router {
             Message::Relieved { receiver } => peer.relieved(now, *receiver),
             Message::Control(bytes) => peer.take_control(bytes),
             Message::Retained { revision, is_event, by_service, event } => {
-                self.retained_from(now, peer, event, (*revision, *is_event, *by_service));
+                self.retained_from(
+                    now,
+                    peer,
+                    event,
+                    Revised { revision: *revision, by_service: *by_service },
+                    *is_event,
+                );
             }
             Message::Cleared { revision, user, triple, target } => {
                 let (triple, target) = (Box::from(*triple), target.map(Box::from));

@@ -1,11 +1,15 @@
 //! Retained values in a cluster (docs/cluster.md). A bucket that all nodes see has each value before any session receives it,
 //! and gives it a revision. The publisher's node delivers the event then, and sends it with the revision to every peer: also
 //! to one that wants no such event, because it has to keep the value.
+//!
+//! On a channel with history, the event is in its log before that (`commit/last_value`), and a peer that wants it delivers it in
+//! the order of the log (`history/arrive`).
 
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::message::{Message, Sent, SentScope};
+use super::events::placed_forms;
+use super::message::{Message, Place as At, Sent, SentScope};
 use super::peer::Peer;
 use crate::router::commit::Awaited;
 use crate::router::decide::Facts;
@@ -19,11 +23,17 @@ use crate::store::history::{Place, Retained as Value};
 use tokio::sync::Notify;
 use wire::{DecodeLimits, Envelope, Triple, decode};
 
+/// What the bucket says of a value.
+#[derive(Clone, Copy)]
+pub(in crate::router) struct Revised {
+    pub(in crate::router) revision: u64,
+    /// A service sent it, or an adapter.
+    pub(in crate::router) by_service: bool,
+}
+
 impl Router {
     /// Delivers a retained event that the bucket has with this revision, and sends it to every peer. Its receipt waits until
     /// all of them have taken it.
-    ///
-    /// An event of a channel with history goes to its log first. What is left then is [`Router::share_value`].
     pub(in crate::router) fn publish_revised(
         &self,
         now: Instant,
@@ -34,17 +44,15 @@ impl Router {
     ) -> Routed {
         let author = sender.author();
         let mut forms = Forms::new(envelope, author.source, scope);
-        let (place, value) = retained::stored(author, envelope, scope, facts, forms.stored(), None);
-        let value = (!envelope.payload_is_null()).then_some(&value);
         let (delivered, is_exact) = {
             // Held over the pushes: the value that is kept at last is the one that is delivered last.
             let _order = self.retained.order(&facts.canonical);
             let look_up = || self.subscribers(facts, scope);
-            let matches = self.retained.revise(now, &self.policy, &place, (value, revision), look_up);
+            let matches = self.revise_event(now, author, (&forms, facts), revision, look_up);
             (self.give_to_all(now, sender, &matches, &mut forms, facts), matches.exact)
         };
         let Delivered { receivers, deliveries, pressed } = delivered;
-        let (nodes, waits_for) = self.share_value((sender.number, author), envelope, scope, revision, true);
+        let (nodes, waits_for) = self.share_value(now, sender, envelope, scope, (revision, None));
         let gets_receipt = envelope.id().is_some() || sender.is_call();
         let hint = if gets_receipt && !is_exact && nodes == 0 {
             self.hint(now, sender, envelope, scope, facts, receivers)
@@ -56,24 +64,58 @@ impl Router {
         Routed { receipt, pressed, deliveries, waits_for, ..Routed::default() }
     }
 
-    /// Sends the value of an event to every peer. `is_event`: sessions there are to receive it as an event. Returns how many
-    /// peers have sessions that may want it, and what has to be acknowledged before its sender is told.
+    /// Keeps the value of an event with the revision that the bucket gave it. The order lock of its triple is held. Returns
+    /// what `look_up` finds while the value can be neither replayed nor replaced.
+    pub(in crate::router) fn revise_event<T>(
+        &self,
+        now: Instant,
+        author: Author<'_>,
+        (forms, facts): (&Forms<'_>, &Facts<'_>),
+        revision: u64,
+        look_up: impl FnOnce() -> T,
+    ) -> T {
+        let (envelope, position) = (forms.envelope, forms.position().cloned());
+        let (place, value) = retained::stored(author, envelope, forms.scope, facts, forms.stored(), position);
+        let value = (!envelope.payload_is_null()).then_some(&value);
+        self.retained.revise(now, &self.policy, &place, (value, revision), look_up)
+    }
+
+    /// The same for an event that is not delivered now.
+    pub(in crate::router) fn keep_value(&self, now: Instant, author: Author<'_>, forms: &Forms<'_>, revision: u64) {
+        let facts = self.policy.facts(forms.envelope.triple());
+        if !facts.protected {
+            let _order = self.retained.order(&facts.canonical);
+            self.revise_event(now, author, (forms, &facts), revision, || ());
+        }
+    }
+
+    /// Sends a retained event to every peer. One in a log, at `place`, is only kept by a peer that does not want it: a session
+    /// that subscribes there at this moment gets it from the stream. Returns how many peers want it, and what has to be
+    /// acknowledged before its sender is told.
     pub(in crate::router) fn share_value(
         &self,
-        (sender, author): (u64, Author<'_>),
+        now: Instant,
+        sender: &Session,
         envelope: &Envelope<'_>,
         scope: Scope<'_>,
-        revision: u64,
-        is_event: bool,
+        (revision, place): (u64, Option<At<'_>>),
     ) -> (usize, Awaited) {
         let Some(cluster) = &self.cluster else { return (0, Awaited::default()) };
-        let event = Sent { sender, source: author.source, scope: scope.into(), text: envelope.text(), place: None };
-        let message = Message::Retained { revision, is_event, by_service: author.is_service, event };
+        let author = sender.author();
+        // A call over HTTP has its answer before a report could arrive.
+        let number = if sender.is_call() { 0 } else { sender.number };
+        let event = Sent { sender: number, source: author.source, scope: scope.into(), text: envelope.text(), place };
         let (mut nodes, mut awaited) = (0, Awaited::default());
         for peer in cluster.peers.load().iter() {
+            let wants = peer.wants(&envelope.triple().channel, &event);
+            let is_event = wants || place.is_none();
+            let message = Message::Retained { revision, is_event, by_service: author.is_service, event };
             if let Some(number) = cluster.send(peer, &message) {
-                nodes += usize::from(is_event && peer.wants(&envelope.triple().channel, &event));
+                nodes += usize::from(wants);
                 awaited.add(peer, number);
+                if cluster.plane.is_over_half(peer.node()) {
+                    self.window_pressed(now, peer, sender);
+                }
             }
         }
         (nodes, awaited)
@@ -85,8 +127,12 @@ impl Router {
         now: Instant,
         peer: &Arc<Peer>,
         event: &Sent<'_>,
-        (revision, is_event, is_service): (u64, bool, bool),
+        revised: Revised,
+        is_event: bool,
     ) {
+        if is_event && event.place.is_some() {
+            return self.logged_from(now, peer, event, Some(revised));
+        }
         let Ok(envelope) = decode(event.text, DecodeLimits::OWN) else { return };
         let facts = self.policy.facts(envelope.triple());
         let scope = match event.scope {
@@ -98,13 +144,12 @@ impl Router {
         if facts.protected {
             return;
         }
-        let author = Author { source: event.source, is_service };
-        let mut forms = Forms::new(&envelope, event.source, scope);
-        let (place, value) = retained::stored(author, &envelope, scope, &facts, forms.stored(), None);
-        let value = (!envelope.payload_is_null()).then_some(&value);
+        let author = Author { source: event.source, is_service: revised.by_service };
+        let position = event.place.map(|place| place.position());
+        let mut forms = placed_forms(Forms::new(&envelope, event.source, scope), position.as_ref());
         let _order = self.retained.order(&facts.canonical);
         let look_up = || is_event.then(|| self.subscribers(&facts, scope));
-        let matches = self.retained.revise(now, &self.policy, &place, (value, revision), look_up);
+        let matches = self.revise_event(now, author, (&forms, &facts), revised.revision, look_up);
         if let Some(matches) = matches {
             let mut delivery = Delivery::new(now, Some(peer.node()), facts.on_full, may_repeat(&matches, facts.folded));
             self.give_to_each(Origin::Node, &matches, &mut forms, &mut delivery);
@@ -159,8 +204,8 @@ impl Router {
         }
     }
 
-    /// The link to a peer begins or has ended, or it says that there is something to read.
-    pub(super) fn note_values_missed(&self) {
+    /// The bucket may have values that this node does not: the link to a peer begins or has ended, or the peer says so.
+    pub(in crate::router) fn note_values_missed(&self) {
         if let Some(cluster) = &self.cluster {
             cluster.values_missed.notify_one();
         }

@@ -9,13 +9,14 @@ use std::time::Instant;
 use tokio::sync::oneshot;
 use wire::{DecodeLimits, Envelope, ErrorCode, Refusal, decode};
 
+use super::last_value::{Unplaced, ValueOutcome};
 use super::plan::announced_scope;
-use super::{To, Uncommitted};
+use super::{Awaited, To, Uncommitted};
 use crate::config::LogBounds;
 use crate::router::backplane::message::{SentScope, placed};
 use crate::router::decide::Facts;
 use crate::router::forms::Forms;
-use crate::router::history::{Arrived, Kept, Locked, LogName, Position};
+use crate::router::history::{Arrived, Keeping, Kept, Locked, LogName, Position};
 use crate::router::observe::Expected;
 use crate::router::session::Session;
 use crate::router::{Receipt, Routed, Router, Scope, access};
@@ -34,9 +35,11 @@ enum Planned {
     Stored(Box<Stored>),
 }
 
-struct Stored {
+pub(super) struct Stored {
     logs: Vec<StoredName>,
-    entry: Entry,
+    pub(super) entry: Entry,
+    /// What it leaves as the last value of its triple.
+    pub(super) value: Option<Unplaced>,
     once: Option<Once>,
     attempt: [u8; 16],
     to_all: bool,
@@ -64,6 +67,21 @@ pub struct Appended {
     pub is_duplicate: bool,
 }
 
+/// An event that this node has appended.
+pub(in crate::router) struct Own {
+    event: Uncommitted,
+    /// This node appended the event before it, too.
+    follows: bool,
+    value: ValueOutcome,
+}
+
+impl Own {
+    /// Whether the bucket has its value.
+    pub(in crate::router) fn has_value(&self) -> bool {
+        self.value.revision().is_some()
+    }
+}
+
 impl Append {
     /// When the event was accepted.
     pub fn at(&self) -> Instant {
@@ -77,16 +95,17 @@ impl Append {
 
     /// The logs that it enters.
     pub fn logs(&self) -> &[StoredName] {
-        match &self.planned {
-            Ok(Planned::Stored(stored)) => &stored.logs,
-            Ok(Planned::Unstored) | Err(_) => &[],
-        }
+        self.planned_stored().map_or(&[], |stored| &stored.logs)
     }
 
     /// What is stored: the event, what names this attempt to store it, and what makes it the same as an earlier one.
     pub fn stored(&self) -> Option<(&Entry, [u8; 16], Option<&Once>)> {
+        self.planned_stored().map(|stored| (&stored.entry, stored.attempt, stored.once.as_ref()))
+    }
+
+    pub(super) fn planned_stored(&self) -> Option<&Stored> {
         match &self.planned {
-            Ok(Planned::Stored(stored)) => Some((&stored.entry, stored.attempt, stored.once.as_ref())),
+            Ok(Planned::Stored(stored)) => Some(stored),
             Ok(Planned::Unstored) | Err(_) => None,
         }
     }
@@ -139,6 +158,9 @@ impl Router {
             user: scope.user().map(Box::from),
             id: id.into(),
         });
+        let text: Box<str> = Forms::new(&envelope, &event.sender.source, scope).stored().into();
+        // No value is kept of a broadcast.
+        let value = if to_all { None } else { self.plan_value(event, &envelope, (scope, &facts), &text)? };
         let entry = Entry {
             at: millis(self.date(event.at)),
             topic: envelope.triple().topic.as_ref().into(),
@@ -149,9 +171,9 @@ impl Router {
             },
             to_all,
             target: envelope.target().map(Box::from),
-            text: Forms::new(&envelope, &event.sender.source, scope).stored().into(),
+            text,
         };
-        Ok(Planned::Stored(Box::new(Stored { logs, entry, once, attempt: self.ids.attempt(), to_all })))
+        Ok(Planned::Stored(Box::new(Stored { logs, entry, value, once, attempt: self.ids.attempt(), to_all })))
     }
 
     /// The session of this node whose event this attempt stores.
@@ -160,11 +182,11 @@ impl Router {
     }
 
     /// An event is in its logs: in each of [`Append::logs`], one after the other. It is delivered now, or when those before
-    /// it in its log were.
+    /// it in its log were. `value`: what became of [`Append::value`].
     ///
     /// # Errors
     /// It is in none: why not.
-    pub fn appended(&self, now: Instant, append: Append, outcome: Result<Vec<Appended>, Refusal>) {
+    pub fn appended(&self, now: Instant, append: Append, outcome: Result<Vec<Appended>, Refusal>, value: ValueOutcome) {
         let Append { event, planned } = append;
         let stored = match planned {
             Ok(Planned::Stored(stored)) => stored,
@@ -184,7 +206,10 @@ impl Router {
             let at = (&place.position, place.follows);
             match place.is_duplicate {
                 true => self.finish_duplicate(now, event, &place.position),
-                false => self.arrived(now, &LogName::from(log), at, Arrived::Own(Box::new(event), place.follows)),
+                false => {
+                    let own = Box::new(Own { event, follows: place.follows, value });
+                    self.arrived(now, &LogName::from(log), at, Arrived::Own(own));
+                }
             }
         } else {
             self.refuse_event(now, event, unavailable());
@@ -240,16 +265,20 @@ impl Router {
         &self,
         now: Instant,
         (log, bounds): (&mut Locked<'_>, &LogBounds),
-        event: &Uncommitted,
-        (position, follows): (&Position, bool),
+        Own { event, follows, value }: &Own,
+        position: &Position,
     ) -> Result<Routed, Refusal> {
         let envelope = decode(&event.text, DecodeLimits::OWN).map_err(|malformed| malformed.refusal)?;
         let facts = self.policy.facts(envelope.triple());
         let (scope, _) = scope_of(event, &envelope, &facts)?;
-        let sender = &event.sender;
-        let published = self.publish_at(now, (log, bounds), sender, &envelope, scope, &facts, position);
-        let routed = published
-            .map(|published| self.after_publishing(now, sender, &envelope, scope, &facts, (published, follows)));
+        let (sender, revision) = (&event.sender, value.revision());
+        let keeping = Keeping::Revised(revision);
+        let published = self.publish_at(now, (log, bounds), sender, &envelope, scope, &facts, (position, keeping));
+        let routed = published.map(|published| {
+            let (nodes, waits_for) = self.send_logged(now, sender, &envelope, scope, (position, *follows), revision);
+            let routed = self.after_publishing(now, sender, &envelope, scope, &facts, (published, nodes));
+            Routed { waits_for, ..routed }
+        });
         self.observe(now, sender, &envelope, &facts, (Expected::EVENT, routed.as_ref()));
         routed
     }
@@ -259,19 +288,50 @@ impl Router {
     pub(in crate::router) fn forward_appended(
         &self,
         now: Instant,
-        event: &Uncommitted,
-        (position, follows): (&Position, bool),
+        Own { event, follows, value }: &Own,
+        position: &Position,
     ) -> Result<Routed, Refusal> {
         let envelope = decode(&event.text, DecodeLimits::OWN).map_err(|malformed| malformed.refusal)?;
         let facts = self.policy.facts(envelope.triple());
         let (scope, _) = scope_of(event, &envelope, &facts)?;
-        let place = Some(placed(position, follows, false));
-        let nodes = self.forward(now, &event.sender, &envelope, scope.into(), place);
+        if let Some(revision) = value.revision() {
+            let forms = Forms::new(&envelope, &event.sender.source, scope).at(position);
+            self.keep_value(now, event.sender.author(), &forms, revision);
+        }
+        let (nodes, waits_for) =
+            self.send_logged(now, &event.sender, &envelope, scope, (position, *follows), value.revision());
         let kept = Some(Box::new(Kept { position: position.clone(), is_duplicate: false }));
         let receipt = Some(Receipt { receivers: 0, hint: None, kept, nodes });
-        let routed = Ok(Routed { receipt, ..Routed::default() });
+        let routed = Ok(Routed { receipt, waits_for, ..Routed::default() });
         self.observe(now, &event.sender, &envelope, &facts, (Expected::EVENT, routed.as_ref()));
         routed
+    }
+
+    /// Sends an event in a log to the peers that want it, and its value to all of them if it has one. Returns to how many the
+    /// event went, and what they have to take before its sender is told.
+    fn send_logged(
+        &self,
+        now: Instant,
+        sender: &Session,
+        envelope: &Envelope<'_>,
+        scope: Scope<'_>,
+        (position, follows): (&Position, bool),
+        revision: Option<u64>,
+    ) -> (Option<usize>, Awaited) {
+        let place = Some(placed(position, follows, false));
+        match revision {
+            None => (self.forward(now, sender, envelope, scope.into(), place), Awaited::default()),
+            Some(revision) => {
+                let (nodes, waits_for) = self.share_value(now, sender, envelope, scope, (revision, place));
+                (Some(nodes), waits_for)
+            }
+        }
+    }
+
+    /// Says what became of an event that this node has appended. No lock is held.
+    pub(in crate::router) fn complete_own(&self, now: Instant, own: Own, routed: Result<Routed, Refusal>) {
+        let Own { event, value, .. } = own;
+        self.complete_logged(now, event, value, routed);
     }
 }
 

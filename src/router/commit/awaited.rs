@@ -24,11 +24,13 @@ impl Drop for Untold {
 
 impl Uncommitted {
     /// Tells the sender what became of the event, as soon as peers have taken what has to precede that, or are lost.
-    pub(super) fn tell(self, now: Instant, mut outcome: Result<Routed, Denied>) {
+    pub(super) fn tell(mut self, now: Instant, mut outcome: Result<Routed, Denied>) {
         let awaited = outcome.as_mut().map(|routed| std::mem::take(&mut routed.waits_for.0)).unwrap_or_default();
         if awaited.is_empty() {
             return self.told(now, outcome);
         }
+        // It is delivered, so what its sender has sent later may be.
+        self.delivered = None;
         let untold = Arc::new(Untold(Some((now, self, outcome))));
         for (peer, number) in awaited {
             peer.acknowledged().keep(number, Arc::clone(&untold) as _);

@@ -9,20 +9,24 @@
 //! `queue` is where they wait, `plan` says what is written, `finish` is what follows, `awaited` is what
 //! has to follow on other nodes before a sender is told, `pending` counts what waits of a session.
 //! `forgotten` is what a reload has ended and the disk still has, `lost` is what the disk has lost, and `load` takes over what a
-//! file has. In a cluster, JetStream takes the place of the disk: `append`.
+//! file has. In a cluster, JetStream takes the place of the disk: `append` for logs, and `last_value`
+//! for retained values of channels that have one.
 
 mod append;
 mod awaited;
 mod finish;
 mod forgotten;
+mod last_value;
 mod load;
 mod lost;
 mod pending;
 mod plan;
 mod queue;
 
+pub(super) use append::Own;
 pub use append::{Append, Appended, Once, unavailable as not_kept};
 use forgotten::Forgotten;
+pub use last_value::{LoggedValue, ValueOutcome};
 pub use load::Loading;
 pub(super) use pending::PendingCommits;
 pub use plan::Batch;

@@ -6,27 +6,26 @@ use std::time::Instant;
 
 use wire::{DecodeLimits, Refusal, decode};
 
-use super::clustered::{Arrival, Arrivals, Missing};
-use super::ends::Fill;
+use super::clustered::{Arrival, Arrivals};
 use super::log::Of;
 use super::publish::entry;
 use super::{Locked, LogName, Position, name_of};
 use crate::config::LogBounds;
-use crate::router::backplane::Peer;
 use crate::router::backplane::message::{Sent, SentScope, placed};
-use crate::router::disk::{DiskRead, Purpose};
+use crate::router::backplane::{Peer, Revised};
+use crate::router::commit::Own;
 use crate::router::fan_out::Delivery;
 use crate::router::forms::Forms;
 use crate::router::index::{Audience, Matches};
 use crate::router::recipients::{Origin, may_repeat};
+use crate::router::retained::Author;
 use crate::router::session::Session;
-use crate::router::{Routed, Router, Scope, Uncommitted, not_kept};
-use crate::store::history as stored;
+use crate::router::{Routed, Router, Scope, not_kept};
 
 /// An event whose place in a log of a cluster is known.
 pub(in crate::router) enum Arrived {
-    /// This node has appended it. `true`: and the one before it, too.
-    Own(Box<Uncommitted>, bool),
+    /// This node has appended it.
+    Own(Box<Own>),
     /// One of the copies of an adapter's event for all users, which this node has appended.
     Copy { adapter: Arc<Session>, text: Arc<str>, follows: bool },
     /// Another node has.
@@ -41,17 +40,18 @@ pub(in crate::router) struct FromPeer {
     user: Option<Box<str>>,
     to_all: bool,
     text: Box<str>,
+    revised: Option<Revised>,
 }
 
 /// What follows when the lock of the log is free.
 pub(super) enum Done {
-    Own(Box<Uncommitted>, Result<Routed, Refusal>),
+    Own(Box<Own>, Result<Routed, Refusal>),
     /// A link that had to wait.
     Peer(Arc<Peer>),
 }
 
 /// A log whose lock is held, with its bounds.
-type Held<'a, 'l> = (&'a mut Locked<'l>, LogBounds);
+pub(super) type Held<'a, 'l> = (&'a mut Locked<'l>, LogBounds);
 
 impl Router {
     /// An event is in the log, and is delivered when all before it were. `follows`: the event before it was appended by the
@@ -65,7 +65,9 @@ impl Router {
     ) {
         let mut done = Vec::new();
         self.history.with(name, |log| {
-            let Some(bounds) = self.policy.history(name.channel) else { return Self::outside(arrived, &mut done) };
+            let Some(bounds) = self.policy.history(name.channel) else {
+                return self.outside(now, (name, position), arrived, &mut done);
+            };
             if !self.keep_cursor(log) && !log.state.arrivals.any_wait() {
                 // No session of this node has to see the log in its order.
                 self.deliver_arrived(now, (log, bounds), position, arrived, &mut done);
@@ -83,13 +85,26 @@ impl Router {
     }
 
     /// A reload has ended the history of the channel, so there is no order to keep.
-    fn outside(arrived: Arrived, done: &mut Vec<Done>) {
+    fn outside(
+        &self,
+        now: Instant,
+        (name, position): (&LogName<'_>, &Position),
+        arrived: Arrived,
+        done: &mut Vec<Done>,
+    ) {
         match arrived {
-            Arrived::Own(event, _) => {
-                done.push(Done::Own(event, Err(not_kept())));
+            Arrived::Own(own) => {
+                if own.has_value() {
+                    self.note_values_missed();
+                    self.let_peers_read_values();
+                }
+                done.push(Done::Own(own, Err(not_kept())));
             }
             Arrived::Copy { .. } => {}
-            Arrived::Peer(event) => done.push(Done::Peer(event.peer)),
+            Arrived::Peer(event) => {
+                self.keep_only(now, (name, position), &event.kept());
+                done.push(Done::Peer(event.peer));
+            }
         }
     }
 
@@ -139,20 +154,18 @@ impl Router {
         let before = Position { offset: position.offset - 1, epoch: Arc::clone(&position.epoch) };
         log.change(|state| state.place(&before));
         match arrived {
-            Arrived::Own(event, follows) => {
-                let routed = self.deliver_appended(now, (log, &bounds), &event, (position, follows));
-                done.push(Done::Own(event, routed));
+            Arrived::Own(own) => {
+                let routed = self.deliver_appended(now, (log, &bounds), &own, position);
+                done.push(Done::Own(own, routed));
             }
             Arrived::Copy { adapter, text, follows } => {
                 self.forward_copy(now, log, &adapter, &text, (position, follows));
-                let copy = Kept { source: &adapter.source, user: None, to_all: true, text: &text };
+                let copy = Kept { source: &adapter.source, user: None, to_all: true, text: &text, revised: None };
                 self.deliver_kept(now, (log, bounds), position, Origin::Session(&adapter), &copy);
             }
             Arrived::Peer(event) => {
-                let FromPeer { peer, source, user, to_all, text } = *event;
-                let kept = Kept { source: &source, user: user.as_deref(), to_all, text: &text };
-                self.deliver_kept(now, (log, bounds), position, Origin::Node, &kept);
-                done.push(Done::Peer(peer));
+                self.deliver_kept(now, (log, bounds), position, Origin::Node, &event.kept());
+                done.push(Done::Peer(event.peer));
             }
         }
     }
@@ -167,15 +180,27 @@ impl Router {
         done: &mut Vec<Done>,
     ) {
         match arrived {
-            Arrived::Own(event, follows) => {
-                let routed = self.forward_appended(now, &event, (position, follows));
-                done.push(Done::Own(event, routed));
+            Arrived::Own(own) => {
+                let routed = self.forward_appended(now, &own, position);
+                done.push(Done::Own(own, routed));
             }
             Arrived::Copy { adapter, text, follows } => {
                 self.forward_copy(now, log, &adapter, &text, (position, follows));
             }
-            Arrived::Peer(event) => done.push(Done::Peer(event.peer)),
+            Arrived::Peer(event) => {
+                self.keep_only(now, (&name_of(&log.log.key), position), &event.kept());
+                done.push(Done::Peer(event.peer));
+            }
         }
+    }
+
+    /// Keeps the value of an event that is not to be delivered any more.
+    fn keep_only(&self, now: Instant, (name, position): (&LogName<'_>, &Position), kept: &Kept<'_>) {
+        let Some(revised) = kept.revised else { return };
+        let Ok(envelope) = decode(kept.text, DecodeLimits::OWN) else { return };
+        let scope = name.owner.map_or(Scope::Shared(kept.user), Scope::User);
+        let forms = Forms::new(&envelope, kept.source, scope).at(position);
+        self.keep_value(now, Author { source: kept.source, is_service: revised.by_service }, &forms, revised.revision);
     }
 
     fn forward_copy(
@@ -193,7 +218,7 @@ impl Router {
     }
 
     /// Delivers an event of another node, or one that was read from the stream. Its log is placed before it.
-    fn deliver_kept(
+    pub(super) fn deliver_kept(
         &self,
         now: Instant,
         (log, bounds): Held<'_, '_>,
@@ -214,12 +239,22 @@ impl Router {
         };
         let mut forms = Forms::new(&envelope, kept.source, scope).at(position);
         let mut entry = entry(now, &forms, position);
-        let matches = match name_of(&key.key).owner {
-            Some(user) if kept.to_all => {
-                entry.address.of = Of::Everyone;
-                self.of_user(user, &facts)
+        let everyone_of = name_of(&key.key).owner.filter(|_| kept.to_all);
+        if everyone_of.is_some() {
+            entry.address.of = Of::Everyone;
+        }
+        let look_up = || match everyone_of {
+            Some(user) => self.of_user(user, &facts),
+            None => self.subscribers(&facts, scope),
+        };
+        // Held over the pushes, as by the publisher's node.
+        let _order = kept.revised.and_then(|_| self.retained.order(&facts.canonical));
+        let matches = match kept.revised {
+            None => look_up(),
+            Some(revised) => {
+                let author = Author { source: kept.source, is_service: revised.by_service };
+                self.revise_event(now, author, (&forms, &facts), revised.revision, look_up)
             }
-            Some(_) | None => self.subscribers(&facts, scope),
         };
         self.append(log, entry, &bounds);
         let mut delivery = Delivery::new(now, None, facts.on_full, may_repeat(&matches, facts.folded));
@@ -236,75 +271,8 @@ impl Router {
     pub(super) fn finish_arrived(&self, now: Instant, done: Vec<Done>) {
         for done in done {
             match done {
-                Done::Own(event, routed) => self.complete_event(now, *event, routed),
+                Done::Own(own, routed) => self.complete_own(now, *own, routed),
                 Done::Peer(peer) => self.release_link(now, &peer),
-            }
-        }
-    }
-
-    /// An event of another node in a log. Its link waits until it is delivered.
-    pub(in crate::router) fn logged_from(&self, now: Instant, peer: &Arc<Peer>, event: &Sent<'_>) {
-        let Some(place) = event.place else { return };
-        let Ok(envelope) = decode(event.text, DecodeLimits::OWN) else { return };
-        let (owner, user) = match event.scope {
-            SentScope::User(user) => (Some(user), None),
-            SentScope::Shared(user) => (None, user),
-            SentScope::All | SentScope::Watchers => return,
-        };
-        let name = LogName { channel: &envelope.triple().channel, owner };
-        let from_peer = FromPeer {
-            peer: Arc::clone(peer),
-            source: event.source.into(),
-            user: user.map(Box::from),
-            to_all: place.to_all,
-            text: event.text.into(),
-        };
-        // Until the event is delivered: nothing that follows on the link overtakes it.
-        peer.hold_link();
-        self.arrived(now, &name, (&place.position(), place.follows), Arrived::Peer(Box::new(from_peer)));
-    }
-
-    /// Takes what was missing in a log and was read from the stream. Returns what is to be read next.
-    pub fn take_missing(
-        &self,
-        now: Instant,
-        read: DiskRead,
-        outcome: Result<Vec<MissingEntry>, stored::Unread>,
-    ) -> Option<DiskRead> {
-        let DiskRead { range, pin, purpose } = read;
-        let Purpose::Fill(fill) = purpose else { return None };
-        let name = LogName::from(&range.log);
-        let mut done = Vec::new();
-        let last_read = outcome.as_ref().ok().and_then(|entries| entries.last()).map(|entry| entry.offset);
-        let is_failed = matches!(outcome, Err(stored::Unread::Fault(_)));
-        let rest = last_read.filter(|last| last < range.offsets.end()).map(|last| last + 1..=*range.offsets.end());
-        self.history.with(&name, |log| {
-            let Some(bounds) = self.policy.history(name.channel) else { return };
-            for MissingEntry { offset, attempt, entry } in outcome.unwrap_or_default() {
-                let position = Position { offset, epoch: Arc::clone(&range.epoch) };
-                if log.state.arrivals.read(&position) {
-                    self.deliver_read(now, (&mut *log, bounds), &position, attempt, &entry);
-                }
-            }
-            // What cannot be read is left out only if something waits for it, which must not wait without a bound.
-            if rest.is_none() && (!is_failed || fill.is_for_waiting()) {
-                let through = Position { offset: *range.offsets.end(), epoch: Arc::clone(&range.epoch) };
-                log.state.arrivals.was_read(now, &through);
-            }
-            self.settle(now, (log, bounds), &mut done);
-        });
-        if is_failed && fill.is_for_waiting() {
-            tracing::warn!(log = %range.log, "events that are missing cannot be read from the stream, and are left out");
-        }
-        self.finish_arrived(now, done);
-        match rest {
-            Some(offsets) => {
-                let range = stored::ReadRange { offsets, ..range };
-                Some(DiskRead { range, pin, purpose: Purpose::Fill(fill) })
-            }
-            None => {
-                fill.finish(is_failed);
-                None
             }
         }
     }
@@ -326,78 +294,45 @@ impl Router {
         self.finish_arrived(now, done);
     }
 
-    fn deliver_read(
+    /// An event of another node in a log. Its link waits until it is delivered. `revised`: it is the last value of its triple,
+    /// too.
+    pub(in crate::router) fn logged_from(
         &self,
         now: Instant,
-        (log, bounds): Held<'_, '_>,
-        position: &Position,
-        attempt: [u8; 16],
-        entry: &stored::Entry,
+        peer: &Arc<Peer>,
+        event: &Sent<'_>,
+        revised: Option<Revised>,
     ) {
-        let Ok(envelope) = decode(&entry.text, DecodeLimits::OWN) else { return };
-        let source = envelope.source().unwrap_or_default().to_owned();
-        let before = Position { offset: position.offset - 1, epoch: Arc::clone(&position.epoch) };
-        log.change(|state| state.place(&before));
-        let kept = Kept { source: &source, user: entry.user.as_deref(), to_all: entry.to_all, text: &entry.text };
-        // This node can have appended it, and not know yet.
-        let sender = self.sender_of(attempt);
-        let origin = sender.as_ref().map_or(Origin::Node, Origin::Session);
-        self.deliver_kept(now, (log, bounds), position, origin, &kept);
-    }
-
-    /// Lets what is missing in logs be read when it is time.
-    pub(super) fn read_gaps(&self, now: Instant) {
-        for log in self.history.due_gaps(now) {
-            let mut done = Vec::new();
-            let mut locked = Locked { history: &self.history, state: log.state.lock(), log: &log };
-            locked.state.gap_due = None;
-            let missing = if locked.state.is_removed { None } else { locked.state.arrivals.due(now) };
-            let name = name_of(&log.key);
-            let epoch = locked.state.arrivals.cursor().map(|cursor| Arc::clone(&cursor.epoch));
-            if let (Some(Missing::Nothing) | None, Some(bounds)) = (&missing, self.policy.history(name.channel))
-                && !locked.state.is_removed
-            {
-                self.settle(now, (&mut locked, bounds), &mut done);
-            }
-            drop(locked);
-            self.finish_arrived(now, done);
-            match (missing, epoch) {
-                (Some(Missing::Events(offsets)), Some(epoch)) => {
-                    self.fill(now, &name, epoch, offsets, Fill::ForWaiting);
-                }
-                (Some(Missing::Ends), _) => self.check_log(&name),
-                (Some(Missing::Nothing | Missing::Events(_)) | None, _) => {}
-            }
-        }
+        let Some(place) = event.place else { return };
+        let Ok(envelope) = decode(event.text, DecodeLimits::OWN) else { return };
+        let (owner, user) = match event.scope {
+            SentScope::User(user) => (Some(user), None),
+            SentScope::Shared(user) => (None, user),
+            SentScope::All | SentScope::Watchers => return,
+        };
+        let name = LogName { channel: &envelope.triple().channel, owner };
+        let from_peer = FromPeer {
+            peer: Arc::clone(peer),
+            source: event.source.into(),
+            user: user.map(Box::from),
+            to_all: place.to_all,
+            text: event.text.into(),
+            revised,
+        };
+        // Until the event is delivered: nothing that follows on the link overtakes it.
+        peer.hold_link();
+        self.arrived(now, &name, (&place.position(), place.follows), Arrived::Peer(Box::new(from_peer)));
     }
 }
 
-impl super::History {
-    /// The logs in which it is time to read what is missing.
-    fn due_gaps(&self, now: Instant) -> Vec<Arc<super::log::Log>> {
-        let mut gaps = self.gaps.lock();
-        gaps.due(now)
+impl FromPeer {
+    fn kept(&self) -> Kept<'_> {
+        let Self { source, user, to_all, text, revised, .. } = self;
+        Kept { source, user: user.as_deref(), to_all: *to_all, text, revised: *revised }
     }
 }
 
 impl Locked<'_> {
-    /// Lets the log be looked at when what is missing is to be read.
-    fn set_gap_due(&mut self) {
-        let due = self.state.arrivals.deadline();
-        if due == self.state.gap_due {
-            return;
-        }
-        let mut gaps = self.history.gaps.lock();
-        if let Some(before) = self.state.gap_due {
-            gaps.remove(before, self.log);
-        }
-        if let Some(due) = due {
-            gaps.add(due, self.log);
-        }
-        drop(gaps);
-        self.state.gap_due = due;
-    }
-
     /// Returns whether this node follows the log, although it may hold nothing.
     pub(super) fn is_followed(&self) -> bool {
         let arrivals: &Arrivals<Arrived> = &self.state.arrivals;
@@ -405,20 +340,12 @@ impl Locked<'_> {
     }
 }
 
-/// An event that was missing, as the stream has it.
-pub struct MissingEntry {
-    /// Its offset.
-    pub offset: u64,
-    /// What names the attempt to append it.
-    pub attempt: [u8; 16],
-    /// The event.
-    pub entry: stored::Entry,
-}
-
 /// An event as it was kept.
-struct Kept<'a> {
-    source: &'a str,
-    user: Option<&'a str>,
-    to_all: bool,
-    text: &'a str,
+pub(super) struct Kept<'a> {
+    pub(super) source: &'a str,
+    pub(super) user: Option<&'a str>,
+    pub(super) to_all: bool,
+    pub(super) text: &'a str,
+    /// It is the last value of its triple, too.
+    pub(super) revised: Option<Revised>,
 }

@@ -11,7 +11,8 @@
 //! durable log, memory may have the last events only: `look` counts the others on the disk, and `from_disk` brings them back.
 //!
 //! In a cluster, JetStream takes the place of the disk, and decides offsets and epochs. `clustered` puts the events that
-//! arrive in their order, `arrive` delivers them, and `ends` is where a log is, as the stream says.
+//! arrive in their order, `arrive` delivers them, `missing` reads those that do not arrive, and `ends` is where a log is, as the
+//! stream says.
 
 mod arrive;
 mod bounds;
@@ -24,6 +25,7 @@ mod from_disk;
 mod known;
 mod log;
 mod look;
+mod missing;
 mod publish;
 mod recover;
 mod replay;
@@ -45,7 +47,6 @@ use known::Known;
 use log::{Entry, Log, State};
 
 pub(super) use arrive::Arrived;
-pub use arrive::MissingEntry;
 pub(super) use durable::LoadedEntry;
 pub use ends::Ends;
 pub(super) use ends::Fill;
@@ -53,8 +54,9 @@ pub(super) use from_disk::DiskEntry;
 pub(super) use known::{First, Name as IdName};
 pub(super) use look::{Ahead, Look, Next as LookNext};
 pub use look::{Found, LookTicket};
+pub use missing::MissingEntry;
 pub use publish::Kept;
-pub(super) use publish::{check_once, once_in_a_reply};
+pub(super) use publish::{Keeping, check_once, once_in_a_reply};
 pub use recover::{RecoverReason, Recovered};
 pub(super) use recover::{Recovery, Stretch, no_log};
 pub(super) use replay::Replay;

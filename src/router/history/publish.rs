@@ -28,6 +28,15 @@ pub struct Kept {
     pub is_duplicate: bool,
 }
 
+/// How an event that is to be retained is kept.
+#[derive(Clone, Copy)]
+pub(in crate::router) enum Keeping {
+    /// By this node.
+    Here,
+    /// By the bucket of a cluster, which has it with this revision. `None`: it does not have it.
+    Revised(Option<u64>),
+}
+
 impl Router {
     /// Publishes an event on a channel with history. `None`: since the event was decided, a reload has ended the history of the
     /// channel, or changed its scope.
@@ -75,7 +84,8 @@ impl Router {
             }
         };
         let position = log.state.next();
-        let published = self.publish_at(now, (log, bounds), sender, envelope, scope, facts, &position)?;
+        let published =
+            self.publish_at(now, (log, bounds), sender, envelope, scope, facts, (&position, Keeping::Here))?;
         if let Some(name) = once {
             let first = First { position, receivers: published.delivered.receivers };
             let bounds = (limits.history.retry, limits.history.ids);
@@ -94,18 +104,21 @@ impl Router {
         envelope: &Envelope<'_>,
         scope: Scope<'_>,
         facts: &Facts<'_>,
-        position: &Position,
+        (position, keeping): (&Position, Keeping),
     ) -> Result<Published, Refusal> {
         let mut forms = Forms::new(envelope, &sender.source, scope).at(position);
         // As without history; and what is not kept as the last value does not enter the log either.
         let _order = envelope.retain().then(|| self.retained.order(&facts.canonical));
         let look_up = || self.subscribers(facts, scope);
-        let matches = match envelope.retain() {
-            true => {
+        let matches = match (envelope.retain(), keeping) {
+            (true, Keeping::Here) => {
                 let frame = (forms.retained(), Some(Box::new(position.clone())));
                 self.retained.keep(now, &self.policy, sender, envelope, scope, facts, frame, look_up)?
             }
-            false => look_up(),
+            (true, Keeping::Revised(Some(revision))) => {
+                self.revise_event(now, sender.author(), (&forms, facts), revision, look_up)
+            }
+            (true, Keeping::Revised(None)) | (false, _) => look_up(),
         };
         self.append(log, entry(now, &forms, position), bounds);
         let delivered = self.give_to_all(now, sender, &matches, &mut forms, facts);

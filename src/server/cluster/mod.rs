@@ -40,7 +40,7 @@ use history::History;
 use jetstream::{JetStream, StorageError};
 use leases::{LeaseDesk, Leasing};
 use plane::Plane;
-use retained::Storing;
+use retained::{Bucket, Storing};
 
 /// How long NATS may take to be reached at start.
 pub(super) const NATS_WAIT: Duration = Duration::from_secs(10);
@@ -190,7 +190,8 @@ impl Unjoined {
         let (read, values) = mpsc::sync_channel(1);
         // What is for no log.
         let queue = CommitQueue::default();
-        let storing = Storing { queue: queue.clone(), storage: Arc::clone(&storage), router: Arc::clone(router) };
+        let bucket = Arc::new(Bucket::new(Arc::clone(&storage), Arc::clone(router)));
+        let storing = Storing { queue: queue.clone(), bucket: Arc::clone(&bucket) };
         storage_runtime.spawn(storing.run(read));
         let values = values.recv().map_err(|_| ended());
         if let Err(error) = values.and_then(|outcome| outcome.map_err(|error| unread(&servers, &error))) {
@@ -207,7 +208,7 @@ impl Unjoined {
         };
         storage_runtime.spawn(leasing.run());
         let (storage_runtime, thread) = (Mutex::new(Some(storage_runtime)), Mutex::new(Some(thread)));
-        let history = History::start(router, &storage, (events, reads), queue)?;
+        let history = History::start(router, &storage, (events, reads), (queue, bucket))?;
         let router = Arc::clone(router);
         Ok(Cluster { plane, storage, history, leases, router, storage_runtime, stop, thread, name })
     }

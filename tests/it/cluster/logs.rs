@@ -16,12 +16,17 @@ use crate::support::core::event;
 const PHONE: &str = "Phone/Call/Ringing";
 const QUEUE: &str = "Queue/Call/Waiting";
 
-pub(super) fn nodes(count: usize) -> Nodes {
+/// A user-scoped channel and a shared one, with history.
+pub(super) fn config() -> Config {
     let history = Some(LogBounds { size: 1000, ttl: Duration::from_mins(10) });
     let phone = Channel { history, durable: true, ..Channel::default() };
     let queue = Channel { scope: Scope::Shared, ..phone };
     let channels = HashMap::from([("Phone".to_owned(), phone), ("Queue".to_owned(), queue)]);
-    Nodes::new(count, &Config { channels, ..Config::default() })
+    Config { channels, ..Config::default() }
+}
+
+pub(super) fn nodes(count: usize) -> Nodes {
+    Nodes::new(count, &config())
 }
 
 pub(super) fn wanted(pattern: &str, recover: Option<Recover>) -> Subscribe {

@@ -20,6 +20,7 @@ mod outages;
 mod pressure;
 mod reloading;
 mod retained;
+mod retained_logged;
 mod rolling;
 mod routes;
 mod routing;

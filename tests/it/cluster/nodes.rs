@@ -9,7 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 use parking_lot::Mutex;
 use serde_json::Value;
 use switchboard::config::{Cluster, Config};
-use switchboard::router::{Backplane, CommitQueue, Ids, Lost, Policy, Router, Session, Subscribed};
+use switchboard::router::{Backplane, CommitQueue, Ids, Lost, Policy, Router, Session, Subscribed, ValueOutcome};
 use wire::command::Subscribe;
 use zeroize::Zeroizing;
 
@@ -211,10 +211,13 @@ impl Nodes {
         self.queues[node].store_one(&self.desks[node].core.router, &self.logs, node)
     }
 
-    /// Tells a node what became of an event.
+    /// Puts the value of an event that was stored, if it has one, and tells its node what became of both.
     pub(super) fn tell_stored(&self, node: usize, (append, outcome): Outcome) {
         let Core { router, now } = &self.desks[node].core;
-        router.appended(*now, append, outcome);
+        let place = outcome.as_ref().ok().and_then(|places| places.first()).filter(|place| !place.is_duplicate);
+        let value = place.and_then(|place| append.value(&place.position));
+        let value = value.map_or(ValueOutcome::Nothing, |value| self.storage.put_logged(value));
+        router.appended(*now, append, outcome, value);
     }
 
     /// Reads once for a node. Returns whether something was to be read.

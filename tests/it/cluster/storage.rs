@@ -8,7 +8,8 @@ use std::time::{Duration, Instant, SystemTime};
 use parking_lot::Mutex;
 use serde_json::Value;
 use switchboard::router::{
-    Batch, CommitQueue, LeaseAnswer, LeaseClaim, LeaseHolder, LeaseKeeper, LeaseName, Router, SessionId,
+    Batch, CommitQueue, LeaseAnswer, LeaseClaim, LeaseHolder, LeaseKeeper, LeaseName, LoggedValue, Position, Router,
+    SessionId, ValueOutcome,
 };
 use switchboard::store::history::{Change, Place};
 use wire::{ErrorCode, Refusal};
@@ -20,6 +21,8 @@ pub(super) struct Storage {
     leases: Mutex<HashMap<LeaseName, (String, u64, SystemTime)>>,
     /// The last value of each place, or that it was cleared, by revision.
     values: Mutex<BTreeMap<u64, Change>>,
+    /// Where the event is in its log that left the last value of a place.
+    positions: Mutex<BTreeMap<Place, Position>>,
     revisions: AtomicU64,
     is_away: AtomicBool,
 }
@@ -46,15 +49,33 @@ impl Storage {
     pub(super) fn begin_put(&self, router: &Router, now: Instant, queue: &CommitQueue) -> Option<Put> {
         let event = queue.receive(Duration::ZERO).ok()?;
         let batch = router.plan(now, vec![event]);
-        let put = |change: &Change| {
-            let mut values = self.values.lock();
-            values.retain(|_, other| place(other) != place(change));
-            let revision = self.revisions.fetch_add(1, Ordering::SeqCst) + 1;
-            values.insert(revision, change.clone());
-            revision
-        };
+        let put = |change: &Change| self.put(&mut self.values.lock(), change.clone());
         let revisions = (!self.is_away.load(Ordering::SeqCst)).then(|| batch.changes().iter().map(put).collect());
         Some(Put { batch, revisions })
+    }
+
+    fn put(&self, values: &mut BTreeMap<u64, Change>, change: Change) -> u64 {
+        values.retain(|_, other| place(other) != place(&change));
+        let revision = self.revisions.fetch_add(1, Ordering::SeqCst) + 1;
+        values.insert(revision, change);
+        revision
+    }
+
+    /// Puts the value of an event in a log, unless that of a later one is there.
+    pub(super) fn put_logged(&self, value: LoggedValue) -> ValueOutcome {
+        if self.is_away.load(Ordering::SeqCst) {
+            return ValueOutcome::Failed(Refusal::new(ErrorCode::StorageUnavailable, "the storage is away"));
+        }
+        let LoggedValue { place, value, position } = value;
+        let mut values = self.values.lock();
+        let mut positions = self.positions.lock();
+        let is_later = |last: &Position| last.epoch == position.epoch && last.offset > position.offset;
+        if positions.get(&place).is_some_and(is_later) {
+            return ValueOutcome::Superseded;
+        }
+        positions.insert(place.clone(), position);
+        let change = value.map_or_else(|| Change::Clear(place.clone()), |value| Change::Keep(place.clone(), value));
+        ValueOutcome::Put(self.put(&mut values, change))
     }
 
     /// Tells a router what became of an event.

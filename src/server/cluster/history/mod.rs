@@ -21,9 +21,11 @@ use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::task::TaskTracker;
+use wire::{ErrorCode, Refusal};
 
 use super::jetstream::{JetStream, StorageError};
-use crate::router::{Append, CommitQueue, DiskRead, ReadKind, ReadQueue, Router, Uncommitted};
+use super::retained::Bucket;
+use crate::router::{Append, CommitQueue, DiskRead, Position, ReadKind, ReadQueue, Router, Uncommitted, ValueOutcome};
 use crate::store::StoreError;
 use crate::store::history::{self as stored, LogName};
 pub(super) use adopt::{Adopting, LogAdopter, Outcome};
@@ -64,13 +66,14 @@ struct Shared {
     reader: Reader,
     /// What is for no log goes here.
     values: CommitQueue,
+    bucket: Arc<Bucket>,
     lanes: Mutex<Lanes<Lane, Append>>,
     reads: Semaphore,
     tasks: TaskTracker,
 }
 
 impl History {
-    /// Starts the threads. `values`: for the events that are for no log.
+    /// Starts the threads. `values`: for the events that are for no log, and where retained values are.
     ///
     /// # Errors
     /// The system started no thread.
@@ -78,7 +81,7 @@ impl History {
         router: &Arc<Router>,
         storage: &Arc<JetStream>,
         (events, reads): (CommitQueue, ReadQueue),
-        values: CommitQueue,
+        (values, bucket): (CommitQueue, Arc<Bucket>),
     ) -> io::Result<Self> {
         let logs = Arc::new(Logs { storage: Arc::clone(storage) });
         let shared = Arc::new(Shared {
@@ -87,6 +90,7 @@ impl History {
             appender: Appender::new(Arc::clone(&logs)),
             reader: Reader::new(logs),
             values,
+            bucket,
             lanes: Mutex::default(),
             reads: Semaphore::new(READS_AT_ONCE),
             tasks: TaskTracker::new(),
@@ -155,7 +159,11 @@ impl Shared {
         let (sender, lanes) = (Lane::Sender(append.sender()), lanes_of(&append));
         let delivered = append.delivered();
         let outcome = self.appender.append(&append).await;
-        self.router.appended(now(), append, outcome);
+        let value = match outcome.as_deref() {
+            Ok([place, ..]) if !place.is_duplicate => self.put_value(&append, &place.position).await,
+            Ok(_) | Err(_) => ValueOutcome::Nothing,
+        };
+        self.router.appended(now(), append, outcome, value);
         for lane in lanes.iter().filter(|lane| **lane != sender) {
             let ready = self.lanes.lock().leave(number, lane);
             self.go_on(ready);
@@ -164,6 +172,20 @@ impl Shared {
         delivered.await.ok();
         let ready = self.lanes.lock().leave(number, &sender);
         self.go_on(ready);
+    }
+
+    /// Puts the value of an event that is in its log. Until then, none of this node follows it in the log.
+    async fn put_value(&self, append: &Append, position: &Position) -> ValueOutcome {
+        let Some(value) = append.value(position) else { return ValueOutcome::Nothing };
+        let until = Instant::from_std(append.at()) + self.storage.wait();
+        match self.bucket.put_logged(&value, until).await {
+            Ok(Some(revision)) => ValueOutcome::Put(revision),
+            Ok(None) => ValueOutcome::Superseded,
+            Err(error) => {
+                tracing::debug!(%error, "the retained value of an event in a log cannot be put into JetStream");
+                ValueOutcome::Failed(unkept(&error))
+            }
+        }
     }
 
     fn take_reads(self: Arc<Self>, reads: &ReadQueue) {
@@ -240,6 +262,21 @@ impl Shared {
 fn lanes_of(append: &Append) -> Vec<Lane> {
     let logs = append.logs().iter().cloned().map(Lane::Log);
     std::iter::once(Lane::Sender(append.sender())).chain(logs).collect()
+}
+
+/// What the sender of an event is told that is in its log, and whose value the bucket may not have.
+fn unkept(error: &StorageError) -> Refusal {
+    match error {
+        StorageError::TooLarge => Refusal::new(
+            ErrorCode::TooLarge,
+            "the event was delivered, and is not kept as a retained value: that has to fit max_payload of the NATS servers",
+        ),
+        StorageError::Conflict | StorageError::Unavailable(_) => Refusal::new(
+            ErrorCode::StorageUnavailable,
+            "the event was delivered, but the storage of the cluster has not confirmed in time that it is kept as the retained \
+             value; send it again later, with another 'id'",
+        ),
+    }
 }
 
 fn fault(error: &StorageError) -> stored::Unread {

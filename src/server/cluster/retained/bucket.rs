@@ -7,16 +7,20 @@ use std::time::Duration;
 use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, pull};
 use futures_util::StreamExt;
 use serde::{Deserialize, Serialize};
+use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until, timeout};
 use zeroize::Zeroizing;
 
 use crate::cluster::{StoredAt, part};
-use crate::router::Router;
-use crate::server::cluster::jetstream::{JetStream, Put, RETAINED, StorageError};
+use crate::router::{LoggedValue, Position, Router};
+use crate::server::cluster::jetstream::{JetStream, Put, RETAINED, Read, StorageError};
 use crate::store::history::{Change, Place, Retained};
 
 /// How long after an attempt that failed a value is put again.
 const AGAIN: Duration = Duration::from_millis(250);
+
+/// How long to wait at most if another node was first.
+const CONFLICT_MAX_MS: u64 = 10;
 
 /// How long JetStream remembers that a value was cleared, for nodes that read on.
 const CLEARED_TTL: Duration = Duration::from_hours(24);
@@ -37,6 +41,9 @@ struct Stored<'a> {
     user: Option<&'a str>,
     triple: &'a str,
     target: Option<&'a str>,
+    /// The epoch and offset of the event that left this, if its channel has history.
+    #[serde(borrow)]
+    position: Option<(&'a str, u64)>,
     /// `None`: it was cleared.
     #[serde(borrow)]
     value: Option<StoredValue<'a>>,
@@ -46,21 +53,17 @@ struct Stored<'a> {
 struct StoredValue<'a> {
     user: Option<&'a str>,
     service: Option<&'a str>,
-    /// Its epoch and offset, if its channel has history.
-    #[serde(borrow)]
-    position: Option<(&'a str, u64)>,
     text: &'a str,
 }
 
 impl<'a> Stored<'a> {
-    fn new(place: &'a Place, value: Option<&'a Retained>) -> Self {
-        let value = value.map(|Retained { user, service, position, text }| StoredValue {
+    fn new(place: &'a Place, position: Option<(&'a str, u64)>, value: Option<&'a Retained>) -> Self {
+        let value = value.map(|Retained { user, service, text, .. }| StoredValue {
             user: user.as_deref(),
             service: service.as_deref(),
-            position: position.as_ref().map(|(epoch, offset)| (&**epoch, *offset)),
             text,
         });
-        Self { user: place.user.as_deref(), triple: &place.triple, target: place.target.as_deref(), value }
+        Self { user: place.user.as_deref(), triple: &place.triple, target: place.target.as_deref(), position, value }
     }
 
     fn place(&self) -> Place {
@@ -71,7 +74,7 @@ impl<'a> Stored<'a> {
         self.value.as_ref().map(|value| Retained {
             user: value.user.map(Box::from),
             service: value.service.map(Box::from),
-            position: value.position.map(|(epoch, offset)| (epoch.into(), offset)),
+            position: self.position.map(|(epoch, offset)| (epoch.into(), offset)),
             text: value.text.into(),
         })
     }
@@ -86,10 +89,18 @@ pub(super) struct Item {
     id: String,
 }
 
+impl Item {
+    fn put(&self) -> Put<'_> {
+        let put = Put::new(StoredAt::subject(&self.subject), &self.text);
+        Put { id: Some(&self.id), ttl: self.is_cleared.then_some(CLEARED_TTL), ..put }
+    }
+}
+
 /// The bucket of retained values.
-pub(super) struct Bucket {
+pub(in crate::server::cluster) struct Bucket {
     storage: Arc<JetStream>,
     pub(super) router: Arc<Router>,
+    in_doubt: Notify,
 }
 
 /// The subject of a place.
@@ -104,13 +115,17 @@ pub(super) fn subject(storage: &JetStream, place: &Place) -> String {
 }
 
 /// What is stored for a place, before it is sealed. `None`, which does not occur, if it cannot be written.
-pub(super) fn text(place: &Place, value: Option<&Retained>) -> Option<Zeroizing<Vec<u8>>> {
-    postcard::to_allocvec(&Stored::new(place, value)).map(Zeroizing::new).ok()
+pub(super) fn text(
+    place: &Place,
+    position: Option<(&str, u64)>,
+    value: Option<&Retained>,
+) -> Option<Zeroizing<Vec<u8>>> {
+    postcard::to_allocvec(&Stored::new(place, position, value)).map(Zeroizing::new).ok()
 }
 
 impl Bucket {
-    pub(super) fn new(storage: Arc<JetStream>, router: Arc<Router>) -> Self {
-        Self { storage, router }
+    pub(in crate::server::cluster) fn new(storage: Arc<JetStream>, router: Arc<Router>) -> Self {
+        Self { storage, router, in_doubt: Notify::new() }
     }
 
     /// What has to be put for a change. `None`: nothing.
@@ -120,7 +135,12 @@ impl Bucket {
             Change::Clear(place) => (place, None),
             Change::Append { .. } | Change::Trim { .. } | Change::Forget(_) => return None,
         };
-        let text = text(place, value)?;
+        let position = value.and_then(|value| value.position.as_ref());
+        self.item_at(place, position.map(|(epoch, offset)| (&**epoch, *offset)), value)
+    }
+
+    fn item_at(&self, place: &Place, position: Option<(&str, u64)>, value: Option<&Retained>) -> Option<Item> {
+        let text = text(place, position, value)?;
         let id = hex::encode(rand::random::<[u8; 16]>());
         Some(Item { subject: subject(&self.storage, place), text, is_cleared: value.is_none(), id })
     }
@@ -136,10 +156,8 @@ impl Bucket {
     }
 
     async fn put(&self, item: &Item, until: Instant) -> Result<u64, StorageError> {
-        let put = Put::new(StoredAt::subject(&item.subject), &item.text);
-        let put = Put { id: Some(&item.id), ttl: item.is_cleared.then_some(CLEARED_TTL), ..put };
         loop {
-            match self.storage.put(put).await {
+            match self.storage.put(item.put()).await {
                 Ok(stored) => return Ok(stored.sequence),
                 Err(StorageError::Unavailable(_)) if Instant::now() + AGAIN < until => {
                     sleep_until(Instant::now() + AGAIN).await;
@@ -147,6 +165,65 @@ impl Bucket {
                 Err(error) => return Err(error),
             }
         }
+    }
+
+    /// Puts the value of an event in a log, unless the value of a later event of the log is there. Tries at least once, and
+    /// until then. Returns its revision, if it was put.
+    pub(in crate::server::cluster) async fn put_logged(
+        &self,
+        value: &LoggedValue,
+        until: Instant,
+    ) -> Result<Option<u64>, StorageError> {
+        let LoggedValue { place, value, position } = value;
+        let at = Some((&*position.epoch, position.offset));
+        let unwritten = || StorageError::Unavailable("the value cannot be written".to_owned());
+        let item = self.item_at(place, at, value.as_ref()).ok_or_else(unwritten)?;
+        loop {
+            let error = match self.put_if_later(&item, position).await {
+                Ok(revision) => return Ok(revision),
+                Err(StorageError::TooLarge) => return Err(StorageError::TooLarge),
+                Err(error) => error,
+            };
+            let wait = match error {
+                // A random time, so that two nodes do not meet again.
+                StorageError::Conflict => Duration::from_millis(rand::random_range(0..=CONFLICT_MAX_MS)),
+                StorageError::TooLarge | StorageError::Unavailable(_) => AGAIN,
+            };
+            if Instant::now() + wait >= until {
+                self.in_doubt.notify_one();
+                return Err(error);
+            }
+            sleep_until(Instant::now() + wait).await;
+        }
+    }
+
+    async fn put_if_later(&self, item: &Item, position: &Position) -> Result<Option<u64>, StorageError> {
+        let (stream, _) = self.storage.bucket(RETAINED);
+        let last = self.storage.last(&stream, &item.subject).await?;
+        if let Some(last) = &last
+            && let Some(offset) = self.offset_in(last, &position.epoch)
+            && offset >= position.offset
+        {
+            // The same one was put by an attempt whose answer did not arrive.
+            return Ok((offset == position.offset).then_some(last.sequence));
+        }
+        let expected = Some(last.map_or(0, |last| last.sequence));
+        self.storage.put(Put { expected, ..item.put() }).await.map(|stored| Some(stored.sequence))
+    }
+
+    /// The offset of the event that left a value, if it is in this life of its log.
+    fn offset_in(&self, read: &Read, epoch: &str) -> Option<u64> {
+        if read.is_marker() {
+            return None;
+        }
+        let text = self.storage.open_stored(StoredAt::subject(&read.subject), &read.sealed)?;
+        let (own, offset) = postcard::from_bytes::<Stored<'_>>(&text).ok()?.position?;
+        (own == epoch).then_some(offset)
+    }
+
+    /// Told when nobody knows whether a value was put.
+    pub(super) fn in_doubt(&self) -> &Notify {
+        &self.in_doubt
     }
 
     /// Reads what has a later revision than this. Returns the revision up to which it has read. A value that does not open is

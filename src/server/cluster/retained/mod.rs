@@ -4,7 +4,7 @@
 //! the order in which they came. Values of different keys are put at once, those of one key one after the other. The same task
 //! reads the bucket: all of it at start, and on from there when a peer can have put something there that did not arrive.
 //!
-//! Events of channels with history go to their logs instead (`history`), and keep no value.
+//! Events of channels with history enter their logs first, and put their values themselves (`history`).
 //!
 //! `bucket` is how values are written and read. `adopt` is for values that one broker kept.
 
@@ -23,10 +23,11 @@ use futures_util::stream::FuturesOrdered;
 use tokio::time::{Instant, sleep_until};
 
 use super::NATS_WAIT;
-use super::jetstream::{JetStream, StorageError};
+use super::jetstream::StorageError;
 use crate::router::{Batch, CommitQueue, Router};
 pub(super) use adopt::{ValueOutcome, adopt_value};
-use bucket::{Bucket, Item};
+pub(super) use bucket::Bucket;
+use bucket::Item;
 use wire::{ErrorCode, Refusal};
 
 /// How many events are under way to the bucket at once.
@@ -41,8 +42,7 @@ const DOUBTS: u8 = 3;
 /// What the task needs.
 pub(super) struct Storing {
     pub(super) queue: CommitQueue,
-    pub(super) storage: Arc<JetStream>,
-    pub(super) router: Arc<Router>,
+    pub(super) bucket: Arc<Bucket>,
 }
 
 /// Events whose values are being put, with their keys, and the revisions of what was put.
@@ -54,8 +54,7 @@ type Reading = Pin<Box<dyn Future<Output = (u64, Result<(), StorageError>)> + Se
 impl Storing {
     /// Reads the bucket, says what came of it, and serves it for as long as the node runs.
     pub(super) async fn run(self, read: SyncSender<Result<(), StorageError>>) {
-        let Self { queue, storage, router } = self;
-        let bucket = Arc::new(Bucket::new(storage, router));
+        let Self { queue, bucket } = self;
         let (until, mut last) = (Instant::now() + NATS_WAIT, 0);
         let outcome = loop {
             let (at, outcome) = Arc::clone(&bucket).read_on(last).await;
@@ -90,7 +89,8 @@ struct Task {
 
 impl Task {
     async fn serve(mut self) {
-        let router = Arc::clone(&self.bucket.router);
+        let bucket = Arc::clone(&self.bucket);
+        let router = &bucket.router;
         loop {
             self.clear_forgotten();
             self.start_puts();
@@ -104,8 +104,9 @@ impl Task {
             tokio::select! {
                 Some(done) = self.under_way.next() => self.put(done),
                 () = self.queue.arrived().notified() => {}
-                outcome = self.reader.read() => self.reader.note(outcome, &router),
+                outcome = self.reader.read() => self.reader.note(outcome, router),
                 () = missed => self.reader.want(),
+                () = bucket.in_doubt().notified() => self.reader.doubt(),
             }
         }
     }
