@@ -1,12 +1,14 @@
 //! The pages that we ship, in a real browser: `salesforce` (clients/salesforce/opencti against a stub of Open CTI), `tabs`
 //! (several tabs of it), `connection` (how its connection ends and is made again, against a broker that a test plays), `gadget`
-//! (examples/gadget.html), `org` (that gadget, a broker and an org), `desk` (clients/js: reloads, duplicated
-//! tabs, restarts), `shared` (its tabs with one session), `reasons` (why it cannot connect), `recipes` (of the guide), `console` (the console of a broker).
+//! (examples/gadget.html), `org` (that gadget, a broker and an org), `desk` (clients/js: reloads, duplicated tabs, restarts),
+//! `call` (a page and a softphone in a cluster), `shared` (its tabs with one session), `reasons` (why it cannot connect),
+//! `recipes` (of the guide), `console` (the console of a broker).
 //!
 //! [`Chromium::launch`] gives a browser, or `None` where this machine has none; [`Chromium::open`] a page that loads from
 //! this repository, with files replaced as the test says; [`Page::wait`] waits for what has to come true in it.
 //! tests/node/chromium.cjs is the other half. One launch serves all scenes of this folder, but those of `firefox`.
 
+mod call;
 mod connection;
 mod console;
 mod desk;
@@ -329,6 +331,7 @@ async fn our_pages_work_in_a_browser() {
         console::names_of_others_are_text_on_every_page(chromium).await;
         console::health_shows_the_org_the_certificate_and_the_disk(chromium).await;
         console::health_shows_the_nodes_of_a_cluster(chromium).await;
+        call::a_call_goes_on_while_the_node_of_the_softphone_restarts(chromium).await;
     };
     let signing_in = async {
         console::a_link_signs_in_once(chromium).await;

@@ -4,6 +4,7 @@
 
 mod adopting;
 mod asking;
+pub(crate) mod balancer;
 mod choosing;
 mod exclusive;
 mod history;

@@ -1,20 +1,18 @@
 //! A rolling restart: nodes of a real cluster end and start again, one after the other, while clients that resume count every
 //! event.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures_util::StreamExt;
 use parking_lot::Mutex;
 use serde_json::json;
 use switchboard_client::{Client, Reconnection, Subscription, Triple};
-use tokio::io::copy_bidirectional;
-use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::interval;
 
+use super::balancer::Balancer;
 use super::servers::Servers;
 use crate::support::{Broker, within};
 
@@ -25,43 +23,10 @@ const EVERY: Duration = Duration::from_millis(150);
 /// What a publisher sends last.
 const LAST: u64 = u64::MAX;
 
-/// Passes connections on to nodes in turn, as a load balancer does.
-struct Balancer {
-    address: SocketAddr,
-    nodes: Arc<Mutex<Vec<SocketAddr>>>,
-    _tasks: JoinSet<()>,
-}
-
-impl Balancer {
-    async fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let nodes = Arc::new(Mutex::new(Vec::<SocketAddr>::new()));
-        let mut tasks = JoinSet::new();
-        let of_tasks = Arc::clone(&nodes);
-        tasks.spawn(async move {
-            let (mut connections, next) = (JoinSet::new(), AtomicUsize::new(0));
-            loop {
-                let (mut client, _) = listener.accept().await.unwrap();
-                let node = {
-                    let nodes = of_tasks.lock();
-                    nodes[next.fetch_add(1, Ordering::Relaxed) % nodes.len()]
-                };
-                connections.spawn(async move {
-                    if let Ok(mut node) = TcpStream::connect(node).await {
-                        copy_bidirectional(&mut client, &mut node).await.ok();
-                    }
-                });
-            }
-        });
-        Self { address, nodes, _tasks: tasks }
-    }
-
-    async fn connect(&self, source: &str, pair: usize) -> Client {
-        let builder = Client::builder(format!("ws://{}/ws", self.address)).source(source).user(format!("user-{pair}"));
-        let builder = builder.backoff(Duration::from_millis(20), Duration::from_millis(200));
-        within("a connection", builder.wait_for_broker(Duration::MAX).connect()).await.unwrap()
-    }
+async fn connect(balancer: &Balancer, source: &str, pair: usize) -> Client {
+    let builder = Client::builder(format!("ws://{}/ws", balancer.address)).source(source).user(format!("user-{pair}"));
+    let builder = builder.backoff(Duration::from_millis(20), Duration::from_millis(200));
+    within("a connection", builder.wait_for_broker(Duration::MAX).connect()).await.unwrap()
 }
 
 /// Publishes numbers until it is told to stop. Returns how many.
@@ -102,7 +67,7 @@ async fn a_rolling_restart_loses_no_event_and_repeats_none() {
     let reported = Arc::new(Mutex::new(Vec::new()));
     let (mut watching, mut publishing, mut counting) = (JoinSet::new(), JoinSet::new(), JoinSet::new());
     for pair in 0..PAIRS {
-        let (phone, crm) = (balancer.connect("phone", pair).await, balancer.connect("crm", pair).await);
+        let (phone, crm) = (connect(&balancer, "phone", pair).await, connect(&balancer, "crm", pair).await);
         for client in [&phone, &crm] {
             let (mut reconnections, reported) = (Box::pin(client.reconnections()), Arc::clone(&reported));
             watching.spawn(async move {
