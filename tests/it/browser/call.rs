@@ -64,7 +64,7 @@ pub(super) async fn a_call_goes_on_while_the_node_of_the_softphone_restarts(chro
     let asked = Arc::new(asked);
     let obeying = Arc::clone(&asked);
     let serving = phone.serve("Phone/Command/*".parse().unwrap(), move |request| obey(Arc::clone(&obeying), request));
-    let _serving = within("the subscription", serving).await.unwrap();
+    let _serving = within("the subscription", serving.into_future()).await.unwrap();
     let mut calling = JoinSet::new();
     calling.spawn(call(phone, asking));
 
