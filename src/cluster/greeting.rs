@@ -7,6 +7,7 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use super::packet::{About, Challenge};
+use super::seal::Fingerprint;
 use super::{Incarnation, NodeId, PEERS_MAX};
 
 /// How often an incarnation is greeted that does not answer.
@@ -27,6 +28,8 @@ pub(super) struct Candidate {
     /// The greatest counters of its greetings and its beats.
     pub(super) counter: u64,
     pub(super) beat_counter: u64,
+    /// The key with which it sealed what arrived last, so that it can open what is sealed with it.
+    pub(super) key: Option<Fingerprint>,
     heard: Instant,
     greet_at: Instant,
 }
@@ -45,6 +48,8 @@ pub(super) struct Hello {
     pub(super) to: Incarnation,
     pub(super) challenge: Option<Challenge>,
     pub(super) echo: Option<Challenge>,
+    /// The key that its receiver has. Whether it has the first one of this node is not known before it has answered.
+    pub(super) key: Option<Fingerprint>,
 }
 
 /// The incarnations without a link, and the greetings that wait to be sent.
@@ -71,10 +76,10 @@ impl Greetings {
                 let oldest = self.candidates.iter().enumerate().min_by_key(|(_, it)| it.heard).map(|(at, _)| at);
                 oldest.map(|at| self.candidates.swap_remove(at));
             }
-            let (counter, beat_counter, greet_at) = (0, 0, now + wait);
+            let (counter, beat_counter, key, greet_at) = (0, 0, None, now + wait);
             let challenge = challenge();
             let about = about.clone();
-            let new = Candidate { incarnation, about, challenge, counter, beat_counter, heard: now, greet_at };
+            let new = Candidate { incarnation, about, challenge, counter, beat_counter, key, heard: now, greet_at };
             self.candidates.push(new);
             self.candidates.len() - 1
         });
@@ -94,10 +99,10 @@ impl Greetings {
         self.candidates.retain(|it| it.incarnation != incarnation);
     }
 
-    /// Answers a greeting; with a challenge, if this incarnation still has to prove itself.
-    pub(super) fn answer(&mut self, node: &NodeId, to: Incarnation, echo: Challenge) {
+    /// Answers a greeting that was sealed with `key`; with a challenge, if this incarnation still has to prove itself.
+    pub(super) fn answer(&mut self, node: &NodeId, to: Incarnation, echo: Challenge, key: Fingerprint) {
         let challenge = self.find(to).map(|it| it.challenge);
-        self.push(Hello { node: node.clone(), to, challenge, echo: Some(echo) });
+        self.push(Hello { node: node.clone(), to, challenge, echo: Some(echo), key: Some(key) });
     }
 
     /// Returns the next greeting to send.
@@ -121,6 +126,7 @@ impl Greetings {
                 to: it.incarnation,
                 challenge: Some(it.challenge),
                 echo: None,
+                key: it.key,
             });
         }
         for hello in due {
@@ -138,6 +144,7 @@ impl Greetings {
         if let Some(waiting) = self.waiting.iter_mut().find(|it| it.to == hello.to) {
             waiting.challenge = hello.challenge.or(waiting.challenge);
             waiting.echo = hello.echo.or(waiting.echo);
+            waiting.key = hello.key.or(waiting.key);
         } else if self.waiting.len() < CANDIDATES_MAX {
             // Else it is dropped: both sides greet again.
             self.waiting.push_back(hello);
@@ -151,8 +158,16 @@ mod tests {
     use crate::cluster::VERSIONS;
     use crate::cluster::bus::start;
 
+    const KEY: Fingerprint = Fingerprint([3; 8]);
+
     fn about() -> About {
-        About { node: NodeId::new("b").unwrap(), versions: VERSIONS, live: true, digest: Vec::new() }
+        About {
+            node: NodeId::new("b").unwrap(),
+            versions: VERSIONS,
+            live: true,
+            keys: smallvec::smallvec![KEY],
+            digest: Vec::new(),
+        }
     }
 
     fn incarnation(number: usize) -> Incarnation {
@@ -195,11 +210,11 @@ mod tests {
         let (start, mut greetings) = (start(), Greetings::default());
         add(&mut greetings, start, 1);
         greetings.fire(start);
-        greetings.answer(&about().node, incarnation(1), [9; 16]);
+        greetings.answer(&about().node, incarnation(1), [9; 16], KEY);
         let hello = greetings.pop().unwrap();
         assert_eq!((hello.challenge, hello.echo), (Some([7; 16]), Some([9; 16])));
         greetings.remove(incarnation(1));
-        greetings.answer(&about().node, incarnation(1), [9; 16]);
+        greetings.answer(&about().node, incarnation(1), [9; 16], KEY);
         assert_eq!(greetings.pop().unwrap().challenge, None, "it has proved itself");
         assert_eq!(greetings.pop(), None);
     }
@@ -217,7 +232,7 @@ mod tests {
         assert!(greetings.find(incarnation(0)).is_some());
         greetings.fire(now);
         for number in 0..1000 {
-            greetings.answer(&about().node, incarnation(number), [9; 16]);
+            greetings.answer(&about().node, incarnation(number), [9; 16], KEY);
         }
         assert_eq!(greetings.waiting.len(), CANDIDATES_MAX);
     }

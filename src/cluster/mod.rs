@@ -312,6 +312,11 @@ pub enum Refusal {
     },
     /// All beats are sealed with keys that this node does not have.
     UnknownKeys,
+    /// A live node cannot open what this node seals, or the reverse, though they have a key in common.
+    KeysDiffer {
+        /// The other node.
+        node: NodeId,
+    },
     /// A live node speaks none of our versions.
     NoCommonVersion {
         /// The other node.
@@ -408,7 +413,7 @@ pub struct BusCounts {
     pub events_full: u64,
     /// Peers without a link because there are [`PEERS_MAX`] others.
     pub peers_full: u64,
-    /// Peers without a link because they have this node's name or none of its versions.
+    /// Peers without a link because they have this node's name, none of its versions, or keys that do not match.
     pub refused: u64,
     /// Packets that were not sent because the system gave no random numbers.
     pub no_randomness: u64,

@@ -4,8 +4,10 @@
 //! memory, and whatever does not fit is `None`.
 
 use bytes::{Buf, Bytes};
+use smallvec::SmallVec;
 use zeroize::Zeroizing;
 
+use super::seal::{FINGERPRINT_BYTES, Fingerprint, KEYS_MAX};
 use super::{DIGEST_BYTES_MAX, MessageBytes, NodeId, Versions};
 
 const GREETING: u8 = 1;
@@ -27,12 +29,23 @@ pub(super) struct About {
     pub(super) versions: Versions,
     /// Whether it accepts sessions.
     pub(super) live: bool,
+    /// Its keys: the first one seals, all of them open.
+    pub(super) keys: SmallVec<[Fingerprint; KEYS_MAX]>,
     pub(super) digest: Vec<u8>,
 }
 
 impl About {
+    /// Whether each of two nodes can open what the other one seals.
+    pub(super) fn keys_match(&self, other: &Self) -> bool {
+        let opens = |one: &Self, other: &Self| other.keys.first().is_some_and(|key| one.keys.contains(key));
+        opens(self, other) && opens(other, self)
+    }
+
     pub(super) fn write(&self, to: &mut Vec<u8>) {
         to.extend_from_slice(&[self.versions.lowest, self.versions.highest, self.live.into()]);
+        // At most two.
+        to.push(u8::try_from(self.keys.len()).unwrap_or(u8::MAX));
+        self.keys.iter().for_each(|key| to.extend_from_slice(&key.0));
         write_short(self.node.as_str().as_bytes(), to);
         write_short(&self.digest, to);
     }
@@ -40,9 +53,10 @@ impl About {
     pub(super) fn read(from: &mut Bytes) -> Option<Self> {
         let versions = Versions { lowest: from.try_get_u8().ok()?, highest: from.try_get_u8().ok()? };
         let live = read_bool(from)?;
+        let keys = read_keys(from)?;
         let node = NodeId::new(std::str::from_utf8(&read_short(from)?).ok()?)?;
         let digest = read_short(from).filter(|digest| digest.len() <= DIGEST_BYTES_MAX)?.to_vec();
-        (versions.lowest <= versions.highest).then_some(Self { node, versions, live, digest })
+        (versions.lowest <= versions.highest).then_some(Self { node, versions, live, keys, digest })
     }
 
     /// Reads a whole beat.
@@ -249,6 +263,16 @@ fn read_bool(from: &mut Bytes) -> Option<bool> {
     }
 }
 
+fn read_keys(from: &mut Bytes) -> Option<SmallVec<[Fingerprint; KEYS_MAX]>> {
+    let count = usize::from(from.try_get_u8().ok()?);
+    let key = |_| {
+        let mut key = [0; FINGERPRINT_BYTES];
+        from.try_copy_to_slice(&mut key).ok()?;
+        Some(Fingerprint(key))
+    };
+    (1..=KEYS_MAX).contains(&count).then(|| (0..count).map(key).collect()).flatten()
+}
+
 /// Writes at most 65,535 bytes with their length.
 fn write_short(bytes: &[u8], to: &mut Vec<u8>) {
     let length = u16::try_from(bytes.len()).unwrap_or(u16::MAX);
@@ -270,7 +294,8 @@ mod tests {
 
     fn about() -> About {
         let versions = Versions { lowest: 1, highest: 3 };
-        About { node: NodeId::new("node-1").unwrap(), versions, live: true, digest: b"digest".to_vec() }
+        let keys = [Fingerprint([1; FINGERPRINT_BYTES]), Fingerprint([2; FINGERPRINT_BYTES])].into();
+        About { node: NodeId::new("node-1").unwrap(), versions, live: true, keys, digest: b"digest".to_vec() }
     }
 
     fn greeting() -> Greeting {

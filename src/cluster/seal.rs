@@ -112,7 +112,8 @@ pub(super) enum Place {
 /// What a packet says in the clear. None of it is trustworthy before the packet has been opened.
 #[derive(Debug)]
 pub(super) struct Head<'a> {
-    fingerprint: Fingerprint,
+    /// The key that it was sealed with.
+    pub(super) fingerprint: Fingerprint,
     pub(super) from: Incarnation,
     /// Greater than in every packet that this incarnation has sealed before.
     pub(super) counter: u64,
@@ -162,16 +163,19 @@ impl Sealer {
         Self { cluster: cluster.to_owned(), keys: keys.ciphers("switchboard cluster: packets") }
     }
 
-    /// Encrypts in place. `packet` is [`HEAD_BYTES`] of anything and the text.
+    /// Encrypts in place. `packet` is [`HEAD_BYTES`] of anything and the text. `key`: with this key, if there is such a one, and
+    /// not with the first.
     pub(super) fn seal(
         &self,
+        key: Option<Fingerprint>,
         place: Place,
         from: Incarnation,
         counter: u64,
         nonce: [u8; NONCE_BYTES],
         packet: &mut Vec<u8>,
     ) -> Option<()> {
-        let (fingerprint, cipher) = self.keys.first()?;
+        let wanted = self.keys.iter().find(|(fingerprint, _)| Some(*fingerprint) == key);
+        let (fingerprint, cipher) = wanted.or_else(|| self.keys.first())?;
         let (head, text) = packet.split_at_mut_checked(HEAD_BYTES)?;
         let tag = cipher.encrypt(&nonce, &self.bound(place, from, counter), text)?;
         let clear = [FORMAT].into_iter().chain(fingerprint.0).chain(from.0).chain(counter.to_be_bytes()).chain(nonce);
@@ -284,7 +288,7 @@ mod tests {
     fn sealed(sealer: &Sealer, place: Place) -> Vec<u8> {
         let mut packet = vec![0; HEAD_BYTES];
         packet.extend_from_slice(b"text");
-        sealer.seal(place, Incarnation([1; 16]), 7, [9; NONCE_BYTES], &mut packet).unwrap();
+        sealer.seal(None, place, Incarnation([1; 16]), 7, [9; NONCE_BYTES], &mut packet).unwrap();
         packet
     }
 

@@ -42,6 +42,7 @@ impl Broker {
             storage_errors: vec![
                 (StoredFile::Audit, audit_errors),
                 (StoredFile::Credentials, self.adapters.failed_look_ups()),
+                (StoredFile::JetStream, self.cluster.as_ref().map_or(0, Cluster::storage_errors)),
             ],
             runtime: runtime(&self.runtime),
             process: Process::read(),

@@ -3,6 +3,8 @@
 //! `receive` is what arrives, `transmit` what leaves.
 
 #[cfg(test)]
+mod key_tests;
+#[cfg(test)]
 mod net;
 mod receive;
 mod transmit;
@@ -95,7 +97,7 @@ impl Bus {
         Self {
             sealer: Sealer::new(&name, &keys),
             name,
-            about: About { node, versions: VERSIONS, live: false, digest },
+            about: About { node, versions: VERSIONS, live: false, keys: keys.fingerprints().into(), digest },
             link_bytes,
             largest: largest.max(LARGEST_MIN),
             incarnation: chance.incarnation(),

@@ -68,6 +68,7 @@ impl Bus {
         let Self { greetings, chance, .. } = self;
         let candidate = greetings.candidate(now, from, &about, Duration::ZERO, || chance.challenge());
         candidate.beat_counter = counter;
+        candidate.key = Some(head.fingerprint);
         candidate.about = about;
         greetings.fire(now);
     }
@@ -94,7 +95,7 @@ impl Bus {
         };
         match Packet::read(text) {
             None => self.counts.malformed += 1,
-            Some(Packet::Greeting(greeting)) => self.receive_greeting(now, from, counter, greeting),
+            Some(Packet::Greeting(greeting)) => self.receive_greeting(now, head, greeting),
             Some(Packet::Data(data, parts)) => self.receive_data(now, from, counter, &data, parts),
         }
     }
@@ -114,7 +115,8 @@ impl Bus {
         }
     }
 
-    fn receive_greeting(&mut self, now: Instant, from: Incarnation, counter: u64, greeting: Greeting) {
+    fn receive_greeting(&mut self, now: Instant, head: &Head<'_>, greeting: Greeting) {
+        let (from, counter, key) = (head.from, head.counter, head.fingerprint);
         let Greeting { challenge, echo, numbers, about } = greeting;
         let node = about.node.clone();
         if let Some(peer) = self.known(from).and_then(|at| self.peers.get_mut(at)).filter(|peer| peer.is_up()) {
@@ -124,6 +126,7 @@ impl Bus {
             let Self { greetings, chance, .. } = self;
             let candidate = greetings.candidate(now, from, &about, Duration::ZERO, || chance.challenge());
             candidate.counter = counter;
+            candidate.key = Some(key);
             candidate.about = about.clone();
             if candidate.is_proved_by(echo) {
                 greetings.remove(from);
@@ -131,7 +134,7 @@ impl Bus {
             }
         }
         if let Some(echo) = challenge {
-            self.greetings.answer(&node, from, echo);
+            self.greetings.answer(&node, from, echo, key);
         }
         // The answer to one that has not proved itself takes the place of its first greeting.
         self.greetings.fire(now);
@@ -156,6 +159,13 @@ impl Bus {
             self.counts.refused += 1;
             if counts_as_live {
                 self.refuse(Refusal::NoCommonVersion { node: about.node, versions: about.versions });
+            }
+            return;
+        }
+        if !self.about.keys_match(&about) {
+            self.counts.refused += 1;
+            if counts_as_live {
+                self.refuse(Refusal::KeysDiffer { node: about.node });
             }
             return;
         }

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
-use super::net::{KEY, LINK_BYTES, Net, OTHER_KEY, ms, node};
+use super::net::{KEY, LINK_BYTES, Net, ms, node};
 use crate::cluster::{
     BrokenWhy, BusCounts, BusEvent, Inbound, Incarnation, NoLink, Number, Outbound, PeerState, Refusal,
 };
@@ -290,29 +290,6 @@ fn a_node_that_does_not_take_events_receives_no_more_than_it_can_hold() {
         events += 1;
     }
     assert!(events <= 8192 + 4096, "{events}");
-}
-
-#[test]
-fn a_starting_node_with_an_unknown_key_is_refused() {
-    let mut net = Net::new(&[("a", KEY), ("b", OTHER_KEY)]);
-    net.buses[0].say_live(net.now);
-    net.pass(ms(1400));
-    assert_eq!((net.words(0), net.words(1)), (vec![], vec![]));
-    net.pass(ms(200));
-    assert_eq!((net.words(0), net.words(1)), (vec![], vec!["refused: UnknownKeys".to_owned()]));
-    net.pass(ms(2000));
-    assert_eq!(net.words(1), [""; 0], "once");
-}
-
-#[test]
-fn a_rotation_of_keys_takes_three_steps_without_a_refusal() {
-    let (both, turned) = (format!("{KEY}\n{OTHER_KEY}"), format!("{OTHER_KEY}\n{KEY}"));
-    for keys in [[KEY, &both], [&both, &turned], [&turned, OTHER_KEY]] {
-        let mut net = Net::new(&[("a", keys[0]), ("b", keys[1])]);
-        net.pass(ms(2000));
-        assert_eq!(net.state(0, "b"), Some(PeerState::Linked), "{keys:?}");
-        assert_eq!(net.state(1, "a"), Some(PeerState::Linked), "{keys:?}");
-    }
 }
 
 #[test]

@@ -9,7 +9,7 @@ use crate::cluster::greeting::Hello;
 use crate::cluster::packet::{Greeting, Numbers};
 use crate::cluster::peer::Peer;
 use crate::cluster::seal::{HEAD_BYTES, Place, SEAL_BYTES};
-use crate::cluster::{Outbound, node_subject};
+use crate::cluster::{Fingerprint, Outbound, node_subject};
 
 impl Bus {
     /// Returns the next message to give to NATS: this node's beat, then greetings, then packets of the links in turn. Call it
@@ -23,7 +23,7 @@ impl Bus {
             self.beat_due = false;
             let mut packet = vec![0; HEAD_BYTES];
             self.about.write(&mut packet);
-            return self.seal(Place::Beats, self.beats_subject(), packet);
+            return self.seal(None, Place::Beats, self.beats_subject(), packet);
         }
         if let Some(hello) = self.greetings.pop() {
             return self.greet(hello);
@@ -39,7 +39,7 @@ impl Bus {
         self.counts.parts_resent += peer.write(now, clock, room, &mut packet).resent;
         let to = peer.incarnation;
         let subject = node_subject(&self.name, &peer.about.node, to);
-        self.seal(Place::Node(to), subject, packet)
+        self.seal(None, Place::Node(to), subject, packet)
     }
 
     fn is_ready(&self, at: usize) -> bool {
@@ -47,23 +47,30 @@ impl Bus {
     }
 
     fn greet(&mut self, hello: Hello) -> Option<Outbound> {
-        let Hello { node, to, challenge, echo } = hello;
+        let Hello { node, to, challenge, echo, key } = hello;
         let peer = self.peers.iter().find(|peer| peer.incarnation == to);
         let numbers = peer.map_or_else(Numbers::default, Peer::numbers);
         let mut packet = vec![0; HEAD_BYTES];
         Greeting { challenge, echo, numbers, about: self.about.clone() }.write(&mut packet);
-        self.seal(Place::Node(to), node_subject(&self.name, &node, to), packet)
+        self.seal(key, Place::Node(to), node_subject(&self.name, &node, to), packet)
     }
 
-    /// Encrypts a packet. Without random numbers there is none: what was in it counts as lost on its way.
-    fn seal(&mut self, place: Place, subject: String, mut packet: Vec<u8>) -> Option<Outbound> {
+    /// Encrypts a packet, with the first key unless it names another. Without random numbers there is none: what was in it counts
+    /// as lost on its way.
+    fn seal(
+        &mut self,
+        key: Option<Fingerprint>,
+        place: Place,
+        subject: String,
+        mut packet: Vec<u8>,
+    ) -> Option<Outbound> {
         let Some(nonce) = self.chance.nonce() else {
             self.counts.no_randomness += 1;
             packet.zeroize();
             return None;
         };
         self.counter += 1;
-        self.sealer.seal(place, self.incarnation, self.counter, nonce, &mut packet)?;
+        self.sealer.seal(key, place, self.incarnation, self.counter, nonce, &mut packet)?;
         self.counts.packets_sent += 1;
         self.counts.bytes_sent += packet.len() as u64;
         Some(Outbound { subject, payload: packet })

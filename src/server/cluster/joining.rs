@@ -112,6 +112,10 @@ fn words(plane: &Plane, refusal: &Refusal) -> String {
             "cluster.key_file: the other nodes of this cluster seal with another key; all nodes need the same file"
                 .into()
         }
+        Refusal::KeysDiffer { node } => format!(
+            "cluster.key_file: the first key of this node and that of the node '{node}' must be in both key files; a new key is \
+             added behind the old one on all nodes, before it becomes the first on any"
+        ),
         Refusal::NoCommonVersion { node, versions } => format!(
             "the node '{node}' speaks versions {} to {} of the link protocol, and this program none of them",
             versions.lowest, versions.highest

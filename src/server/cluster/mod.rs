@@ -241,6 +241,11 @@ impl Cluster {
         ClusterGauges { unopened: gauges.unopened + self.storage.unopened(), ..gauges }
     }
 
+    /// How many reads and writes of the storage failed.
+    pub(super) fn storage_errors(&self) -> u64 {
+        self.storage.failed()
+    }
+
     /// Leaves the cluster, when what was sent is acknowledged. Blocks, but not for long.
     pub(super) fn stop(&self) {
         self.history.stop();

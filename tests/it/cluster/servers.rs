@@ -182,6 +182,13 @@ impl Servers {
         )
     }
 
+    /// The same with another file of keys.
+    pub(crate) fn table_with_keys(&self, node: &str, keys: &str) -> String {
+        let table = self.table(node, 0);
+        let lines: Vec<_> = table.lines().filter(|line| !line.starts_with("key_file")).collect();
+        format!("{}\nkey_file = \"{}\"\n", lines.join("\n"), self.key_file(keys).display())
+    }
+
     /// A node in open mode, which tries this server first.
     pub(crate) async fn node(&self, node: &str, first: usize) -> Broker {
         Broker::open_with(&self.table(node, first)).await
@@ -189,7 +196,8 @@ impl Servers {
 
     /// Writes another file of keys. Returns its path.
     pub(crate) fn key_file(&self, text: &str) -> PathBuf {
-        let path = self.folder.path().join("other-key");
+        let files = std::fs::read_dir(self.folder.path()).unwrap().count();
+        let path = self.folder.path().join(format!("key-{files}"));
         std::fs::write(&path, text).unwrap();
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
         path

@@ -113,7 +113,7 @@ impl Logs {
     /// [`StorageError::Unavailable`]
     pub(super) async fn stream(&self, stream: &str) -> Result<(Arc<str>, u64, u64), StorageError> {
         let stream = self.storage.context().get_stream(stream).await;
-        let stream = stream.map_err(|error| StorageError::Unavailable(error.to_string()))?;
+        let stream = self.storage.counted(stream.map_err(|error| StorageError::Unavailable(error.to_string())))?;
         let info = stream.cached_info();
         let made = || format!("{:x}", info.created.unix_timestamp_nanos());
         let epoch = info.config.metadata.get(ADOPTED_EPOCH).cloned().unwrap_or_else(made);

@@ -47,6 +47,8 @@ pub(in crate::server) struct JetStream {
     wait: Duration,
     /// Stored messages that did not open.
     unopened: AtomicU64,
+    /// Reads and writes that failed.
+    failed: AtomicU64,
     handle: Handle,
 }
 
@@ -164,6 +166,7 @@ impl JetStream {
             seals_subjects: settings.seal_subjects,
             wait: settings.storage_wait,
             unopened: AtomicU64::new(0),
+            failed: AtomicU64::new(0),
             handle: Handle::current(),
         };
         let secret = secret::read_or_make(&unkeyed, is_left).await?;
@@ -229,11 +232,19 @@ impl JetStream {
 
     async fn publish(&self, subject: &str, message: PublishMessage) -> Result<Stored, StorageError> {
         let attempt = async { self.context.send_publish(subject.to_owned(), message).await?.await };
-        match timeout(ATTEMPT, attempt).await {
+        self.counted(match timeout(ATTEMPT, attempt).await {
             Ok(Ok(ack)) => Ok(Stored { sequence: ack.sequence, is_duplicate: ack.duplicate }),
             Ok(Err(error)) => Err(error.into()),
             Err(_) => Err(StorageError::unavailable(&"no answer")),
+        })
+    }
+
+    /// Counts an outcome if it is a failure of the storage. A conflict, or a message that is too large, is none.
+    pub(in crate::server) fn counted<T>(&self, outcome: Result<T, StorageError>) -> Result<T, StorageError> {
+        if matches!(outcome, Err(StorageError::Unavailable(_))) {
+            self.failed.fetch_add(1, Ordering::Relaxed);
         }
+        outcome
     }
 
     /// Reads the last message of a subject from the leader.
@@ -244,7 +255,7 @@ impl JetStream {
         let stream =
             self.context.get_stream_no_info(stream).await.map_err(|error| StorageError::unavailable(&error))?;
         let read = stream.raw_message_builder().last_by_subject(subject).send();
-        Self::answer(timeout(ATTEMPT, read).await)
+        self.counted(Self::answer(timeout(ATTEMPT, read).await))
     }
 
     /// Reads the first message of a subject whose sequence is at least this, from the leader.
@@ -260,7 +271,7 @@ impl JetStream {
         let stream =
             self.context.get_stream_no_info(stream).await.map_err(|error| StorageError::unavailable(&error))?;
         let read = stream.raw_message_builder().sequence(sequence).next_by_subject(subject).send();
-        Self::answer(timeout(ATTEMPT, read).await)
+        self.counted(Self::answer(timeout(ATTEMPT, read).await))
     }
 
     fn answer(
@@ -303,6 +314,11 @@ impl JetStream {
     /// How many stored messages did not open.
     pub(in crate::server) fn unopened(&self) -> u64 {
         self.unopened.load(Ordering::Relaxed)
+    }
+
+    /// How many reads and writes failed, each attempt by itself.
+    pub(in crate::server) fn failed(&self) -> u64 {
+        self.failed.load(Ordering::Relaxed)
     }
 
     /// A keyed hash, the same on every node: for ids of messages. `parts` are kept apart.

@@ -239,7 +239,8 @@ impl Bucket {
             if self.read_singly(last).await? {
                 return Ok(());
             }
-            self.read_many(last).await?;
+            let read = self.read_many(last).await;
+            self.storage.counted(read)?;
         }
     }
 
