@@ -1,6 +1,6 @@
 //! Several brokers as one (docs/cluster.md). `routing`, `choosing`, `pressure`, `exclusive`, `retained`, `moving`, `logs`, `stress`
 //! and those that begin so are several routers in one thread or in many, whose links deliver when the test says so; `simulation`
-//! is routers with real links on a simulated network; `nats`, `leases`, `values`, `history`, `rolling`, `starting`, `outages`,
+//! is routers with real links on a simulated network; `nats`, `leases`, `values`, `history`, `order`, `rolling`, `starting`, `outages`,
 //! `routes` and `reloading` are brokers on real NATS servers.
 
 mod choosing;
@@ -10,9 +10,11 @@ mod kept;
 mod leases;
 mod logs;
 mod logs_model;
+mod logs_order;
 mod moving;
 mod nats;
 mod nodes;
+mod order;
 mod outages;
 mod pressure;
 mod reloading;
