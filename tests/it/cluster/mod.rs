@@ -28,6 +28,7 @@ mod simulation;
 mod starting;
 mod storage;
 mod stress;
+mod stress_logs;
 mod stress_moving;
 mod stress_retained;
 mod values;
