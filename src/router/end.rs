@@ -177,6 +177,8 @@ impl Router {
         let rest = Rest { waited, given, asked };
         match will.filter(|_| ending.publishes_will() && !self.ends_by_drain(ending)) {
             Some(will) => self.publish_will(now, session, &will, rest),
+            // As a will, `Left` does not overtake what the session has sent.
+            None if is_application && session.commits.any() => self.end_after_commits(now, session, rest),
             None => self.end_rest(now, session, rest),
         }
         // Only now may another node have its source.

@@ -1,6 +1,7 @@
 //! [`Inbox`]: what has arrived by a link and waits, because an event before it waits for its predecessor in a log.
 //!
-//! Nothing that a publisher sends later may overtake that event. What its node announces is not held back.
+//! Nothing that a publisher sends later may overtake that event, and neither may its `Left`. What else its node announces is not
+//! held back.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -9,13 +10,20 @@ use std::time::Instant;
 use parking_lot::Mutex;
 use zeroize::Zeroizing;
 
-use super::message::Message;
-use super::peer::Peer;
+use super::message::{Id, Message};
+use super::peer::{Elsewhere, Peer};
 use crate::router::Router;
 
 /// The messages that are held back, and their bytes. Beyond that, a link waits no longer.
 const HELD_MAX: usize = 16_384;
 const HELD_BYTES_MAX: usize = 64 << 20;
+
+/// Something that is held back.
+pub(super) enum Held {
+    Message(Zeroizing<Vec<u8>>),
+    /// A session has left. Nobody was told.
+    Left(Id, Elsewhere),
+}
 
 /// What has arrived by a link and waits.
 #[derive(Default)]
@@ -23,7 +31,7 @@ pub(super) struct Inbox(Mutex<State>);
 
 #[derive(Default)]
 struct State {
-    held: VecDeque<Zeroizing<Vec<u8>>>,
+    held: VecDeque<Held>,
     bytes: usize,
     /// The events that wait for their predecessors.
     waiting: usize,
@@ -62,12 +70,23 @@ impl Inbox {
             return true;
         }
         state.bytes += message.len();
-        state.held.push_back(Zeroizing::new(message.to_vec()));
+        state.held.push_back(Held::Message(Zeroizing::new(message.to_vec())));
         false
     }
 
+    /// Holds back that a session has left, behind what its node has sent before. Returns it if nothing waits: others are to be
+    /// told now.
+    pub(super) fn hold_left(&self, id: Id, session: Elsewhere) -> Option<(Id, Elsewhere)> {
+        let mut state = self.0.lock();
+        if !state.is_blocked() && state.held.is_empty() {
+            return Some((id, session));
+        }
+        state.held.push_back(Held::Left(id, session));
+        None
+    }
+
     /// Whether this thread is to handle what is held back.
-    fn resume(&self) -> bool {
+    pub(super) fn resume(&self) -> bool {
         let mut state = self.0.lock();
         if state.is_blocked() || state.held.is_empty() {
             return false;
@@ -76,23 +95,32 @@ impl Inbox {
         true
     }
 
-    /// Takes the next message. `None`: no other may be handled now.
-    pub(super) fn next(&self) -> Option<Zeroizing<Vec<u8>>> {
+    /// Takes what is to be handled next. `None`: nothing may be handled now.
+    pub(super) fn next(&self) -> Option<Held> {
         let mut state = self.0.lock();
         state.is_busy = false;
         if state.is_blocked() {
             return None;
         }
         let next = state.held.pop_front()?;
-        state.bytes -= next.len();
+        if let Held::Message(message) = &next {
+            state.bytes -= message.len();
+        }
         state.is_busy = true;
         Some(next)
     }
 
-    /// Drops what is held back: the link is lost.
-    pub(super) fn clear(&self) {
+    /// Drops the messages that are held back, because the link is lost. Returns the sessions that have left.
+    pub(super) fn clear(&self) -> Vec<(Id, Elsewhere)> {
         let mut state = self.0.lock();
-        (state.held, state.bytes) = (VecDeque::new(), 0);
+        state.bytes = 0;
+        let held = std::mem::take(&mut state.held);
+        drop(state);
+        let left = held.into_iter().filter_map(|held| match held {
+            Held::Message(_) => None,
+            Held::Left(id, session) => Some((id, session)),
+        });
+        left.collect()
     }
 }
 
@@ -145,9 +173,14 @@ impl Router {
 
     /// Handles what was held back, as far as it may be.
     pub(super) fn handle_held(&self, now: Instant, peer: &Arc<Peer>) {
-        while let Some(bytes) = peer.inbox.next() {
-            if let Some(message) = Message::read(&bytes) {
-                self.handle(now, peer, &message);
+        while let Some(held) = peer.inbox.next() {
+            match held {
+                Held::Message(bytes) => {
+                    if let Some(message) = Message::read(&bytes) {
+                        self.handle(now, peer, &message);
+                    }
+                }
+                Held::Left(id, session) => self.tell_left(now, peer, id, session),
             }
         }
     }
@@ -167,7 +200,11 @@ mod tests {
         assert!(!inbox.begin(b"4"), "nothing overtakes what is held back");
         assert!(inbox.resume() && !inbox.resume(), "one thread handles it");
         let all: Vec<_> = std::iter::from_fn(|| inbox.next()).collect();
-        assert_eq!(all.iter().map(|it| it[0]).collect::<Vec<_>>(), b"234");
+        let first = |held: &Held| match held {
+            Held::Message(bytes) => bytes[0],
+            Held::Left(..) => b'L',
+        };
+        assert_eq!(all.iter().map(first).collect::<Vec<_>>(), b"234");
         inbox.wait();
         (0..HELD_MAX).for_each(|_| assert!(!inbox.begin(b"5")));
         assert!(inbox.resume(), "the link waits no longer");

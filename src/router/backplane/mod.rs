@@ -217,6 +217,9 @@ impl Router {
         } else if peer.inbox.begin(bytes) {
             self.handle(now, &peer, &message);
             self.handle_held(now, &peer);
+        } else if peer.inbox.resume() {
+            // It holds as much as it may.
+            self.handle_held(now, &peer);
         }
         true
     }

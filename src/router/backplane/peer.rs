@@ -236,7 +236,9 @@ impl Router {
         self.note_values_missed();
         self.moves_lost(now, peer);
         self.asks_lost(now, peer);
-        peer.inbox.clear();
+        for (id, session) in peer.inbox.clear() {
+            self.tell_left(now, peer, id, session);
+        }
         if let Some(cluster) = &self.cluster {
             cluster.cut_off.lost(now, peer.node());
         }
@@ -342,7 +344,9 @@ impl Router {
         if let Some(stand_in) = &left.stand_in {
             self.retire(now, peer, id, stand_in);
         }
-        self.tell_left(now, peer, id, left);
+        if let Some((id, left)) = peer.inbox.hold_left(id, left) {
+            self.tell_left(now, peer, id, left);
+        }
     }
 
     /// From here on, a stand-in is given nothing more.
@@ -357,7 +361,7 @@ impl Router {
         }
     }
 
-    fn tell_left(&self, now: Instant, peer: &Peer, id: Id, left: Elsewhere) {
+    pub(super) fn tell_left(&self, now: Instant, peer: &Peer, id: Id, left: Elsewhere) {
         let id = SessionId::from_bytes(id);
         let who = Who { number: left.number, id, source: &left.source, user: left.user };
         self.tell_presence_of(now, &who, Some(peer.node()), Presence::Left);

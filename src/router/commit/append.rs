@@ -75,6 +75,19 @@ pub(in crate::router) struct Own {
     value: ValueOutcome,
 }
 
+/// An adapter's event for all users, of which a copy is in the log of each.
+pub(in crate::router) struct Broadcast(Uncommitted);
+
+impl Broadcast {
+    pub(in crate::router) fn adapter(&self) -> &Arc<Session> {
+        &self.0.sender
+    }
+
+    pub(in crate::router) fn text(&self) -> &str {
+        &self.0.text
+    }
+}
+
 impl Own {
     /// Whether the bucket has its value.
     pub(in crate::router) fn has_value(&self) -> bool {
@@ -90,7 +103,7 @@ impl Append {
 
     /// The number of its sender, whose events are stored one after the other.
     pub fn sender(&self) -> u64 {
-        self.event.sender.number
+        self.event.sender()
     }
 
     /// The logs that it enters.
@@ -110,18 +123,16 @@ impl Append {
         }
     }
 
-    /// Ready when nothing of the event is left to be done. At most one such receiver is of use.
+    /// Ready when the event was delivered, or refused.
     pub fn delivered(&mut self) -> oneshot::Receiver<()> {
-        let (sender, receiver) = oneshot::channel();
-        self.event.delivered = Some(sender);
-        receiver
+        self.event.delivered()
     }
 }
 
 impl Router {
     /// Whether an event is for a log. Another one that waits for the storage has a retained value only, or none.
     pub fn is_for_log(&self, event: &Uncommitted) -> bool {
-        if matches!(event.to, To::Removed(_)) {
+        if matches!(event.to, To::Removed(_) | To::End) {
             return false;
         }
         let envelope = decode(&event.text, DecodeLimits::OWN);
@@ -236,12 +247,18 @@ impl Router {
 
     /// An adapter's event for all users is in the log of each.
     fn deliver_copies(&self, now: Instant, event: Uncommitted, stored: &Stored, places: &[Appended]) {
-        let text: Arc<str> = (*event.text).into();
+        let broadcast = Arc::new(Broadcast(event));
         for (log, place) in stored.logs.iter().zip(places) {
-            let (adapter, text) = (Arc::clone(&event.sender), Arc::clone(&text));
-            let copy = Arrived::Copy { adapter, text, follows: place.follows };
+            let copy = Arrived::Copy { broadcast: Arc::clone(&broadcast), follows: place.follows };
             self.arrived(now, &LogName::from(log), (&place.position, place.follows), copy);
         }
+        self.finish_copies(now, broadcast);
+    }
+
+    /// A copy of an adapter's event for all users was delivered. With the last one, services get it, and what the adapter has
+    /// sent later may follow. No lock is held.
+    pub(in crate::router) fn finish_copies(&self, now: Instant, broadcast: Arc<Broadcast>) {
+        let Some(Broadcast(event)) = Arc::into_inner(broadcast) else { return };
         let routed = match decode(&event.text, DecodeLimits::OWN) {
             Ok(envelope) => {
                 let facts = self.policy.facts(envelope.triple());
@@ -344,6 +361,7 @@ fn scope_of<'e>(
     match &event.to {
         To::Rules | To::Will => Ok((access::scope(&event.sender, envelope, facts)?, false)),
         To::Announced(None) if !facts.shared => Ok((Scope::Shared(None), true)),
+        To::End => Err(unavailable()),
         To::Announced(user) | To::Removed(user) => Ok((announced_scope(user.as_deref(), facts), false)),
     }
 }

@@ -54,6 +54,7 @@ impl Router {
         revised: &[(&Change, u64)],
     ) {
         let routed = match planned {
+            _ if event.to == To::End => Ok(Routed::default()),
             Err(refusal) => self.refuse_committed(now, &event, refusal),
             Ok(planned) => self.deliver_committed(now, &event, &planned, revised),
         };
@@ -79,8 +80,12 @@ impl Router {
         routed: Result<Routed, Refusal>,
     ) {
         let outcome = routed.map_err(|refusal| Denied { refusal, is_request: false });
-        if let Some(rest) = event.rest.take() {
-            self.note_will(now, &event.sender, outcome.as_ref().err().map(|denied| &denied.refusal), rest);
+        match event.rest.take() {
+            Some(rest) if event.to == To::End => self.end_rest(now, &event.sender, rest),
+            Some(rest) => {
+                self.note_will(now, &event.sender, outcome.as_ref().err().map(|denied| &denied.refusal), rest);
+            }
+            None => {}
         }
         event.tell(now, outcome);
     }
@@ -97,6 +102,7 @@ impl Router {
         let facts = self.policy.facts(envelope.triple());
         let _steady = self.steady();
         let routed = match (planned, &event.to) {
+            (_, To::End) => return Ok(Routed::default()),
             (_, To::Removed(user)) => {
                 let (removed, waits_for) = match self.is_clustered() {
                     true => self.clear_revised(now, revised.iter().filter_map(|(it, at)| Some((it.cleared()?, *at)))),

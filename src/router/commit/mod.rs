@@ -23,8 +23,8 @@ mod pending;
 mod plan;
 mod queue;
 
-pub(super) use append::Own;
 pub use append::{Append, Appended, Once, unavailable as not_kept};
+pub(super) use append::{Broadcast, Own};
 use forgotten::Forgotten;
 pub use last_value::{LoggedValue, ValueOutcome};
 pub use load::Loading;
@@ -57,11 +57,11 @@ pub struct Uncommitted {
     sender: Arc<Session>,
     text: Box<str>,
     to: To,
-    /// `None` once the outcome was sent, and for a will.
+    /// `None` once the outcome was sent, and if its session has ended.
     outcome: Option<oneshot::Sender<Result<Routed, Denied>>>,
-    /// What follows it, if it is a will.
+    /// What follows it, if its session has ended.
     rest: Option<Rest>,
-    /// Dropped with it, which tells what has stored it.
+    /// Dropped when it was delivered, which tells what has stored it.
     delivered: Option<oneshot::Sender<()>>,
     _place: Place,
 }
@@ -70,6 +70,18 @@ impl Uncommitted {
     fn new(at: Instant, sender: &Arc<Session>, (text, to): (Box<str>, To), place: Place) -> Self {
         sender.commits.begin();
         Self { at, sender: Arc::clone(sender), text, to, outcome: None, rest: None, delivered: None, _place: place }
+    }
+
+    /// The number of its sender.
+    pub fn sender(&self) -> u64 {
+        self.sender.number
+    }
+
+    /// Ready when it was delivered, or refused. At most one such receiver is of use.
+    pub fn delivered(&mut self) -> oneshot::Receiver<()> {
+        let (sender, receiver) = oneshot::channel();
+        self.delivered = Some(sender);
+        receiver
     }
 
     /// The length of its text, in bytes.
@@ -93,6 +105,8 @@ pub(super) enum To {
     Will,
     /// An adapter announces it for this user, or on a shared channel for nobody in particular.
     Announced(Option<Box<str>>),
+    /// It is not an event: its session has ended without a will, and what follows its end waits for its events.
+    End,
     /// It is not an event: an operator removes the retained values of its triple, which belong to this user or are shared.
     Removed(Option<Box<str>>),
 }
@@ -193,16 +207,36 @@ impl Router {
 
     /// Lets the will of a session wait for its commit. `rest` follows it, or its refusal.
     pub(super) fn commit_will(&self, now: Instant, session: &Arc<Session>, text: Box<str>, rest: Rest) {
+        if let Err((refusal, rest)) = self.commit_last(now, session, (text, To::Will), rest) {
+            self.note_will(now, session, Some(&refusal), rest);
+        }
+    }
+
+    /// Lets what follows the end of a session wait for its events.
+    pub(super) fn end_after_commits(&self, now: Instant, session: &Arc<Session>, rest: Rest) {
+        if let Err((_, rest)) = self.commit_last(now, session, (Box::default(), To::End), rest) {
+            // The broker ends, or too much waits already.
+            self.end_rest(now, session, rest);
+        }
+    }
+
+    /// Puts the last of a session that has ended into the queue, with what follows it.
+    fn commit_last(
+        &self,
+        now: Instant,
+        session: &Arc<Session>,
+        (text, to): (Box<str>, To),
+        rest: Rest,
+    ) -> Result<(), (Refusal, Rest)> {
         let (commits, place) = match self.place_for(&text) {
             Ok(found) => found,
-            Err(refusal) => return self.note_will(now, session, Some(&refusal), rest),
+            Err(refusal) => return Err((refusal, rest)),
         };
-        let mut event = Box::new(Uncommitted::new(now, session, (text, To::Will), place));
+        let mut event = Box::new(Uncommitted::new(now, session, (text, to), place));
         event.rest = Some(rest);
-        if let Err(mut event) = commits.queue.send(event)
-            && let Some(rest) = event.rest.take()
-        {
-            self.note_will(now, session, Some(&unavailable()), rest);
+        match commits.queue.send(event) {
+            Ok(()) => Ok(()),
+            Err(mut event) => event.rest.take().map_or(Ok(()), |rest| Err((unavailable(), rest))),
         }
     }
 

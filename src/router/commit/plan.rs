@@ -139,9 +139,13 @@ struct Plan<'r> {
 
 impl Plan<'_> {
     fn add(&mut self, now: Instant, event: &Uncommitted) -> Result<Planned, Refusal> {
+        if event.to == To::End {
+            return Ok(Planned::Unstored);
+        }
         let envelope = decode(&event.text, DecodeLimits::OWN).map_err(|malformed| malformed.refusal)?;
         let facts = self.router.policy.facts(envelope.triple());
         let scope = match &event.to {
+            To::End => return Ok(Planned::Unstored),
             To::Rules | To::Will => access::scope(&event.sender, &envelope, &facts)?,
             To::Announced(user) if facts.shared || user.is_some() => announced_scope(user.as_deref(), &facts),
             To::Announced(_) if !(facts.durable && facts.history) => {

@@ -13,7 +13,7 @@ use super::{Locked, LogName, Position, name_of};
 use crate::config::LogBounds;
 use crate::router::backplane::message::{Sent, SentScope, placed};
 use crate::router::backplane::{Peer, Revised};
-use crate::router::commit::Own;
+use crate::router::commit::{Broadcast, Own};
 use crate::router::fan_out::Delivery;
 use crate::router::forms::Forms;
 use crate::router::index::{Audience, Matches};
@@ -27,7 +27,7 @@ pub(in crate::router) enum Arrived {
     /// This node has appended it.
     Own(Box<Own>),
     /// One of the copies of an adapter's event for all users, which this node has appended.
-    Copy { adapter: Arc<Session>, text: Arc<str>, follows: bool },
+    Copy { broadcast: Arc<Broadcast>, follows: bool },
     /// Another node has.
     Peer(Box<FromPeer>),
 }
@@ -46,6 +46,7 @@ pub(in crate::router) struct FromPeer {
 /// What follows when the lock of the log is free.
 pub(super) enum Done {
     Own(Box<Own>, Result<Routed, Refusal>),
+    Copy(Arc<Broadcast>),
     /// A link that had to wait.
     Peer(Arc<Peer>),
 }
@@ -100,7 +101,7 @@ impl Router {
                 }
                 done.push(Done::Own(own, Err(not_kept())));
             }
-            Arrived::Copy { .. } => {}
+            Arrived::Copy { broadcast, .. } => done.push(Done::Copy(broadcast)),
             Arrived::Peer(event) => {
                 self.keep_only(now, (name, position), &event.kept());
                 done.push(Done::Peer(event.peer));
@@ -158,10 +159,12 @@ impl Router {
                 let routed = self.deliver_appended(now, (log, &bounds), &own, position);
                 done.push(Done::Own(own, routed));
             }
-            Arrived::Copy { adapter, text, follows } => {
-                self.forward_copy(now, log, &adapter, &text, (position, follows));
-                let copy = Kept { source: &adapter.source, user: None, to_all: true, text: &text, revised: None };
-                self.deliver_kept(now, (log, bounds), position, Origin::Session(&adapter), &copy);
+            Arrived::Copy { broadcast, follows } => {
+                let (adapter, text) = (broadcast.adapter(), broadcast.text());
+                self.forward_copy(now, log, adapter, text, (position, follows));
+                let copy = Kept { source: &adapter.source, user: None, to_all: true, text, revised: None };
+                self.deliver_kept(now, (log, bounds), position, Origin::Session(adapter), &copy);
+                done.push(Done::Copy(broadcast));
             }
             Arrived::Peer(event) => {
                 self.deliver_kept(now, (log, bounds), position, Origin::Node, &event.kept());
@@ -184,8 +187,9 @@ impl Router {
                 let routed = self.forward_appended(now, &own, position);
                 done.push(Done::Own(own, routed));
             }
-            Arrived::Copy { adapter, text, follows } => {
-                self.forward_copy(now, log, &adapter, &text, (position, follows));
+            Arrived::Copy { broadcast, follows } => {
+                self.forward_copy(now, log, broadcast.adapter(), broadcast.text(), (position, follows));
+                done.push(Done::Copy(broadcast));
             }
             Arrived::Peer(event) => {
                 self.keep_only(now, (&name_of(&log.log.key), position), &event.kept());
@@ -272,6 +276,7 @@ impl Router {
         for done in done {
             match done {
                 Done::Own(own, routed) => self.complete_own(now, *own, routed),
+                Done::Copy(broadcast) => self.finish_copies(now, broadcast),
                 Done::Peer(peer) => self.release_link(now, &peer),
             }
         }

@@ -7,10 +7,12 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use switchboard::router::{
-    Append, Appended, CommitQueue, DiskRead, Ends, MissingEntry, Once, Position, ReadKind, ReadQueue, Router, not_kept,
+    Append, Appended, CommitQueue, DiskRead, Ends, MissingEntry, Once, Position, ReadKind, ReadQueue, Router,
+    Uncommitted, not_kept,
 };
 use switchboard::store::StoreError;
 use switchboard::store::history::{Entry, LogName, ReadRange, Unread};
+use tokio::sync::oneshot::{self, error::TryRecvError};
 use wire::Refusal;
 
 /// The events that are read at once.
@@ -45,9 +47,23 @@ pub(super) struct Queues {
     events: CommitQueue,
     /// Those of them that are for logs.
     logged: CommitQueue,
+    order: Mutex<Order>,
     reads: Mutex<ReadQueue>,
     /// Reads that go on.
     next: Mutex<VecDeque<DiskRead>>,
+}
+
+/// Events of a node that keep the order of their senders: one for a log does not overtake one for none, nor the other way round.
+#[derive(Default)]
+struct Order {
+    held: VecDeque<Uncommitted>,
+    under_way: Vec<UnderWay>,
+}
+
+struct UnderWay {
+    sender: u64,
+    is_for_log: bool,
+    delivered: oneshot::Receiver<()>,
 }
 
 impl Logs {
@@ -142,13 +158,34 @@ impl Queues {
     pub(super) fn attach(router: Router) -> (Router, Self) {
         let (router, events) = router.with_commits();
         let (router, reads) = router.with_disk_reads();
-        (router, Self { events, logged: CommitQueue::default(), reads: Mutex::new(reads), next: Mutex::default() })
+        (
+            router,
+            Self {
+                events,
+                logged: CommitQueue::default(),
+                order: Mutex::default(),
+                reads: Mutex::new(reads),
+                next: Mutex::default(),
+            },
+        )
     }
 
     /// Takes the events that wait apart: those for logs, and the others, which `values` gets.
     pub(super) fn sort(&self, router: &Router, values: &CommitQueue) {
-        while let Ok(event) = self.events.receive(Duration::ZERO) {
-            let queue = if router.is_for_log(&event) { &self.logged } else { values };
+        let mut order = self.order.lock();
+        let Order { held, under_way } = &mut *order;
+        held.extend(from_fn(|| self.events.receive(Duration::ZERO).ok()));
+        under_way.retain_mut(|it| matches!(it.delivered.try_recv(), Err(TryRecvError::Empty)));
+        for mut event in std::mem::take(held) {
+            let (sender, is_for_log) = (event.sender(), router.is_for_log(&event));
+            let follows = held.iter().any(|it| it.sender() == sender)
+                || under_way.iter().any(|it| it.sender == sender && it.is_for_log != is_for_log);
+            if follows {
+                held.push_back(event);
+                continue;
+            }
+            under_way.push(UnderWay { sender, is_for_log, delivered: event.delivered() });
+            let queue = if is_for_log { &self.logged } else { values };
             assert!(queue.pass_on(event).is_ok());
         }
     }

@@ -1,4 +1,5 @@
-//! Random play of nodes with history: every subscriber sees one log without a gap, whatever is late.
+//! Random play of nodes with history: every subscriber sees one log without a gap, and the last retained value of a triple,
+//! whatever is late.
 
 use std::sync::Arc;
 
@@ -8,7 +9,7 @@ use switchboard::router::Session;
 use wire::command::Recover;
 
 use super::kept::Outcome;
-use super::logs::{nodes, offsets, take_replay, wanted};
+use super::logs::{nodes, take_replay, wanted};
 use super::nodes::Nodes;
 use crate::support::core::event;
 
@@ -25,6 +26,8 @@ struct Subscriber {
     triple: usize,
     /// The offset of the next event.
     next: u64,
+    /// The last value that it has, by its offset.
+    value: Option<u64>,
 }
 
 struct Play {
@@ -35,6 +38,8 @@ struct Play {
     /// Stored events of which their nodes do not know yet.
     late: Vec<(usize, Outcome)>,
     published: [u64; 2],
+    /// The last retained event of each triple that any subscriber has seen.
+    values: [Option<u64>; 2],
     epochs: [Option<Arc<str>>; 2],
 }
 
@@ -43,7 +48,7 @@ impl Play {
         let nodes = nodes(NODES);
         let senders = (0..NODES).map(|node| nodes.node(node).attach("phone", Some("alice"))).collect();
         let (chance, subscribers, late) = (StdRng::seed_from_u64(seed), Vec::new(), Vec::new());
-        Self { nodes, chance, senders, subscribers, late, published: [0; 2], epochs: [None, None] }
+        Self { nodes, chance, senders, subscribers, late, published: [0; 2], values: [None; 2], epochs: [None, None] }
     }
 
     fn node(&mut self) -> usize {
@@ -56,7 +61,8 @@ impl Play {
             0..=3 => {
                 let triple = self.chance.random_range(0..2);
                 self.published[triple] += 1;
-                self.nodes.node(node).send(&self.senders[node], &event(TRIPLES[triple], "")).unwrap();
+                let more = if self.chance.random_range(0..3) == 0 { r#","retain":true"# } else { "" };
+                self.nodes.node(node).send(&self.senders[node], &event(TRIPLES[triple], more)).unwrap();
             }
             4..=5 => self.late.extend(self.nodes.store_only(node).map(|outcome| (node, outcome))),
             6..=7 if !self.late.is_empty() => {
@@ -98,15 +104,22 @@ impl Play {
         assert!(!recovers || is_replayed || position.offset < from - 1, "{:?}", subscribed.recovered);
         self.epochs[triple] = Some(Arc::clone(&position.epoch));
         let next = if is_replayed { from } else { position.offset + 1 };
-        self.subscribers.push(Subscriber { node, session, triple, next });
+        self.subscribers.push(Subscriber { node, session, triple, next, value: None });
     }
 
     /// Compares what the subscribers were sent.
     fn look(&mut self) {
         for subscriber in &mut self.subscribers {
-            for offset in offsets(&take_replay(&self.nodes, subscriber.node, &subscriber.session)) {
-                assert_eq!(offset, subscriber.next, "on node {}", subscriber.node);
-                subscriber.next += 1;
+            for message in take_replay(&self.nodes, subscriber.node, &subscriber.session) {
+                let Some(offset) = message["offset"].as_u64() else { continue };
+                if message["retained"] != true {
+                    assert_eq!(offset, subscriber.next, "on node {}", subscriber.node);
+                    subscriber.next += 1;
+                }
+                if message["retain"] == true {
+                    subscriber.value = subscriber.value.max(Some(offset));
+                    self.values[subscriber.triple] = self.values[subscriber.triple].max(Some(offset));
+                }
             }
         }
     }
@@ -120,8 +133,9 @@ impl Play {
             self.nodes.settle();
         }
         self.look();
-        for Subscriber { node, triple, next, .. } in &self.subscribers {
+        for Subscriber { node, triple, next, value, .. } in &self.subscribers {
             assert_eq!(*next, self.published[*triple] + 1, "{} on node {node}", TRIPLES[*triple]);
+            assert_eq!(*value, self.values[*triple], "{} on node {node}", TRIPLES[*triple]);
         }
     }
 }

@@ -123,6 +123,28 @@ fn left_and_the_ends_of_requests_follow_a_will_that_waits_for_the_disk() {
     }
 }
 
+#[test]
+fn left_follows_the_events_that_wait_for_the_disk() {
+    for is_on_disk in [true, false] {
+        let (mut desk, queue) = desk();
+        let mut crm = desk.begin("crm");
+        crm.subscribe(&desk, "Phone/*/*");
+        crm.subscribe(&desk, "Broker/Application/Left");
+        let mut gadget = desk.begin("gadget");
+        gadget.say(&desk, &event("Phone/Call/Ring", r#","data":"ring""#));
+        gadget.lose(&desk);
+        desk.core.now = desk.core.router.deadline().unwrap();
+        desk.core.router.expire(desk.now());
+        assert_eq!(desk.core.router.size().away, 0, "its grace is over");
+        assert!(crm.take(&desk, 9).is_empty(), "its event comes first");
+        assert_eq!(commit(&desk, &queue, is_on_disk), 1, "that it has left need not be on disk");
+        let told: Vec<Value> = crm.take(&desk, 9).iter().map(|it| it["subtopic"].clone()).collect();
+        let expected: &[&str] = if is_on_disk { &["Ring", "Left"] } else { &["Left"] };
+        assert_eq!(told, expected);
+        assert_eq!(desk.core.router.uncommitted(), 0);
+    }
+}
+
 const CONFIG: &str = r#"
 [auth]
 mode = "open"

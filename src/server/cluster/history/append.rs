@@ -58,10 +58,11 @@ impl Appender {
         let until = Instant::from_std(append.at()) + self.logs.storage.wait();
         let text = Record::new(attempt, entry).write();
         let mut attempts = Vec::with_capacity(append.logs().len());
-        for log in append.logs() {
+        for (copy, log) in append.logs().iter().enumerate() {
             let id = match once {
                 Some(once) => once_id(&self.logs.storage, log, once),
-                None => hex::encode(attempt),
+                // JetStream compares ids in the whole stream, which has the logs of all users.
+                None => format!("{}.{copy}", hex::encode(attempt)),
             };
             let place = self.logs.place(log);
             attempts.push(self.append_to(Attempt { log, place, named: attempt, text: &text, id, until }));

@@ -17,7 +17,7 @@ use std::sync::mpsc::RecvTimeoutError;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::task::TaskTracker;
@@ -53,6 +53,15 @@ enum Lane {
     Log(LogName),
 }
 
+/// What waits for its turn.
+enum Turn {
+    /// An event for logs.
+    Append(Box<Append>),
+    /// An event for none, which has a retained value or waits for others of its sender only. What takes these keeps their
+    /// order, so those of a sender go on together.
+    Value(Box<Uncommitted>),
+}
+
 /// The logs of a cluster.
 pub(super) struct History {
     shared: Arc<Shared>,
@@ -67,7 +76,7 @@ struct Shared {
     /// What is for no log goes here.
     values: CommitQueue,
     bucket: Arc<Bucket>,
-    lanes: Mutex<Lanes<Lane, Append>>,
+    lanes: Mutex<Lanes<Lane, Turn>>,
     reads: Semaphore,
     tasks: TaskTracker,
 }
@@ -127,30 +136,61 @@ impl Shared {
     fn take_events(self: Arc<Self>, events: &CommitQueue) {
         loop {
             match events.receive(LOOK_EVERY) {
-                Ok(event) if self.router.is_for_log(&event) => self.admit(event),
-                Ok(event) => {
-                    if let Err(event) = self.values.pass_on(event) {
-                        self.router.refuse_waiting(now(), *event);
-                    }
-                }
+                Ok(event) => self.admit(event),
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return,
             }
         }
     }
 
-    /// Lets an event be stored when those before it are.
+    /// Lets an event go on when those before it have: of its sender, and in its logs.
     fn admit(self: &Arc<Self>, event: Uncommitted) {
-        let append = self.router.plan_append(event);
-        let lanes = lanes_of(&append);
-        let ready = self.lanes.lock().push(&lanes, append);
-        self.go_on(ready);
+        let sender = Lane::Sender(event.sender());
+        if self.router.is_for_log(&event) {
+            let append = Box::new(self.router.plan_append(event));
+            self.enter(&lanes_of(&append), false, Turn::Append(append));
+        } else {
+            self.enter(&[sender], true, Turn::Value(Box::new(event)));
+        }
     }
 
-    fn go_on(self: &Arc<Self>, ready: Option<Ready<Append>>) {
-        if let Some((number, append)) = ready {
+    fn enter(self: &Arc<Self>, keys: &[Lane], shares: bool, turn: Turn) {
+        let mut lanes = self.lanes.lock();
+        let ready = lanes.push(keys, shares, turn);
+        self.go_on(lanes, ready);
+    }
+
+    /// An event leaves one of its lanes, so others may go on.
+    fn leave(self: &Arc<Self>, number: u64, lane: &Lane) {
+        let mut lanes = self.lanes.lock();
+        let ready = lanes.leave(number, lane);
+        self.go_on(lanes, ready);
+    }
+
+    /// Lets events go on. The lanes are locked until all have, so that those of one sender are passed on in their order.
+    fn go_on(self: &Arc<Self>, lanes: MutexGuard<'_, Lanes<Lane, Turn>>, ready: impl IntoIterator<Item = Ready<Turn>>) {
+        let mut refused = Vec::new();
+        for (number, turn) in ready {
             let shared = Arc::clone(self);
-            self.tasks.spawn_on(async move { shared.store(number, append).await }, self.storage.handle());
+            match turn {
+                Turn::Append(append) => {
+                    self.tasks.spawn_on(async move { shared.store(number, *append).await }, self.storage.handle());
+                }
+                Turn::Value(mut event) => {
+                    let (sender, delivered) = (Lane::Sender(event.sender()), event.delivered());
+                    refused.extend(self.values.pass_on(*event).err());
+                    let leave = async move {
+                        // An error means that it was, or was refused.
+                        delivered.await.ok();
+                        shared.leave(number, &sender);
+                    };
+                    self.tasks.spawn_on(leave, self.storage.handle());
+                }
+            }
+        }
+        drop(lanes);
+        for event in refused {
+            self.router.refuse_waiting(now(), *event);
         }
     }
 
@@ -165,13 +205,11 @@ impl Shared {
         };
         self.router.appended(now(), append, outcome, value);
         for lane in lanes.iter().filter(|lane| **lane != sender) {
-            let ready = self.lanes.lock().leave(number, lane);
-            self.go_on(ready);
+            self.leave(number, lane);
         }
         // The sender's next event, in another log, must not be delivered before this one. An error means that it was.
         delivered.await.ok();
-        let ready = self.lanes.lock().leave(number, &sender);
-        self.go_on(ready);
+        self.leave(number, &sender);
     }
 
     /// Puts the value of an event that is in its log. Until then, none of this node follows it in the log.
