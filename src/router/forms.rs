@@ -36,6 +36,11 @@ impl<'e> Forms<'e> {
         Self { position: Some(position), ..self }
     }
 
+    /// Its place in a log, if its channel has history.
+    pub(super) fn position(&self) -> Option<&'e Position> {
+        self.position
+    }
+
     fn splice(&self) -> Splice<'_> {
         let splice = Splice::new(self.envelope).cut(Field::User);
         let splice = if self.envelope.source().is_none() { splice.string("source", self.source) } else { splice };

@@ -222,7 +222,8 @@ impl Router {
             Some(_) | None => self.subscribers(&facts, scope),
         };
         self.append(log, entry, &bounds);
-        let mut delivery = Delivery::new(now, None, facts.on_full, may_repeat(&matches, facts.folded));
+        let may_repeat = may_repeat(&matches, facts.folded);
+        let mut delivery = Delivery::new(now, None, facts.on_full, may_repeat).in_order_of(&key.key);
         self.give_to_each(origin, &matches, &mut forms, &mut delivery);
     }
 
@@ -240,6 +241,7 @@ impl Router {
                 Done::Peer(peer) => self.release_link(now, &peer),
             }
         }
+        self.logs_advanced(now);
     }
 
     /// An event of another node in a log. Its link waits until it is delivered.

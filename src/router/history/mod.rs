@@ -11,7 +11,8 @@
 //! durable log, memory may have the last events only: `look` counts the others on the disk, and `from_disk` brings them back.
 //!
 //! In a cluster, JetStream takes the place of the disk, and decides offsets and epochs. `clustered` puts the events that
-//! arrive in their order, `arrive` delivers them, and `ends` is where a log is, as the stream says.
+//! arrive in their order, `arrive` delivers them, `ends` is where a log is, as the stream says, and `moved` is what a session
+//! needs that moves to another node.
 
 mod arrive;
 mod bounds;
@@ -24,6 +25,7 @@ mod from_disk;
 mod known;
 mod log;
 mod look;
+mod moved;
 mod publish;
 mod recover;
 mod replay;
@@ -66,6 +68,14 @@ pub struct Position {
     pub offset: u64,
     /// The life of the log in which the number counts.
     pub epoch: Arc<str>,
+}
+
+/// The place of an event that is delivered in the order of its log.
+#[derive(Clone, Copy)]
+pub(super) struct InLog<'a> {
+    /// The key of the log.
+    pub(super) log: &'a str,
+    pub(super) position: &'a Position,
 }
 
 /// The log of a channel and a user.

@@ -1,11 +1,11 @@
 //! [`Router::register`]: sessions that outlive their connection, and how they continue.
 //!
 //! `resumption` is what a client is told of that, `line` is which connection a session has, `token` proves which session a
-//! client had, `away` is a session without a connection and how it ends, `moved` and `transit` are for one that moves to another
-//! node, `kept` counts what is kept for all of them. What is
-//! kept for one is in its outbox (`outbox/window`).
+//! client had, `away` is a session without a connection and how it ends, `moved`, `transit` and `floors` are for one that
+//! moves to another node, `kept` counts what is kept for all of them. What is kept for one is in its outbox (`outbox/window`).
 
 mod away;
+pub(in crate::router) mod floors;
 pub(in crate::router) mod kept;
 mod line;
 mod moved;

@@ -22,6 +22,8 @@ pub(crate) struct Desk {
 /// One application, and the connection that it has.
 pub(crate) struct Client {
     pub(crate) connection: Connection,
+    /// Who it is.
+    identity: Identity,
     pub(crate) source: &'static str,
     pub(crate) token: String,
     /// How many messages of its session it has received.
@@ -55,7 +57,19 @@ impl Desk {
 
     /// The same with these options of Register.
     pub(crate) fn begin_with(&self, source: &'static str, options: &Value) -> Client {
-        let mut client = Client { connection: self.connect(), source, token: String::new(), received: 0, closed: None };
+        self.begin_as(alice(), source, options)
+    }
+
+    /// Registers a resumable session of a service.
+    pub(crate) fn begin_service(&self, source: &'static str) -> Client {
+        let service = Identity::unproved(Principal::Service, Permissions::all());
+        self.begin_as(service, source, &json!({"resume": true}))
+    }
+
+    /// Registers a resumable session of this principal.
+    pub(crate) fn begin_as(&self, identity: Identity, source: &'static str, options: &Value) -> Client {
+        let (token, connection) = (String::new(), self.connect());
+        let mut client = Client { connection, identity, source, token, received: 0, closed: None };
         let reply = client.register_with(self, options);
         assert_eq!(reply["Resumed"], false, "{reply}");
         client
@@ -84,7 +98,7 @@ impl Client {
             "source": self.source, "data": options});
         let effect = self.handle(desk, Input::Text(&register.to_string()));
         assert!(matches!(effect, Some(Effect::Verify(_))), "{effect:?}");
-        assert!(self.handle(desk, Input::Verified(Ok(alice()))).is_none());
+        assert!(self.handle(desk, Input::Verified(Ok(self.identity.clone()))).is_none());
     }
 
     /// Takes the reply to Register.
