@@ -275,6 +275,9 @@ impl Router {
         if !line.tokens.is_valid(number) {
             return Ok(Attempt::Failed(ResumeReason::Replaced));
         }
+        if identity.exclusive && self.lacks_lease(&mut holds.lease, wanted.lease.as_ref()) {
+            return Err(NotAttached::Leaseless);
+        }
         self.keep_here(&session);
         let attachment = self.resumes.attachment();
         let checked = session.outbox().check_resume(received);
@@ -303,6 +306,9 @@ impl Router {
         let ticket = self.ticket(session.id, line.tokens.newest());
         let resumption = Resumption::Resumed { ticket, replayed, received: line.received, allowances: line.allowance };
         drop(line);
+        if identity.exclusive {
+            self.note_lease(&session);
+        }
         self.note(now, &session, What::Resumed);
         self.announce_state(&session, true);
         Ok(Attempt::Resumed(Registered { session: Arc::clone(&session), attachment, resumption }))

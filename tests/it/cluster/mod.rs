@@ -11,6 +11,7 @@ mod leases;
 mod logs;
 mod logs_model;
 mod moving;
+mod moving_leases;
 mod moving_logs;
 mod nats;
 mod nodes;

@@ -66,10 +66,14 @@ impl Desk {
         self.begin_as(service, source, &json!({"resume": true}))
     }
 
+    /// An application that has not registered.
+    pub(crate) fn client(&self, identity: Identity, source: &'static str) -> Client {
+        Client { connection: self.connect(), identity, source, token: String::new(), received: 0, closed: None }
+    }
+
     /// Registers a resumable session of this principal.
     pub(crate) fn begin_as(&self, identity: Identity, source: &'static str, options: &Value) -> Client {
-        let (token, connection) = (String::new(), self.connect());
-        let mut client = Client { connection, identity, source, token, received: 0, closed: None };
+        let mut client = self.client(identity, source);
         let reply = client.register_with(self, options);
         assert_eq!(reply["Resumed"], false, "{reply}");
         client
@@ -93,7 +97,7 @@ impl Client {
     }
 
     /// Sends Register, and is verified.
-    fn ask_to_register(&mut self, desk: &Desk, options: &Value) {
+    pub(crate) fn ask_to_register(&mut self, desk: &Desk, options: &Value) {
         let register = json!({"channel": "Broker", "topic": "Application", "subtopic": "Register",
             "source": self.source, "data": options});
         let effect = self.handle(desk, Input::Text(&register.to_string()));
@@ -102,7 +106,7 @@ impl Client {
     }
 
     /// Takes the reply to Register.
-    fn registered(&mut self, desk: &Desk) -> Value {
+    pub(crate) fn registered(&mut self, desk: &Desk) -> Value {
         let data = self.take(desk, 1).remove(0)["data"].clone();
         if let Some(token) = data["ResumeToken"].as_str() {
             token.clone_into(&mut self.token);

@@ -284,6 +284,7 @@ impl Router {
     ) {
         let Some(cluster) = &self.cluster else { return };
         let Wish { registration, reloads, proof_ends } = wish;
+        let is_exclusive = registration.identity.exclusive;
         let registration = Registration { echo: facts.echo, will: facts.will, ..registration };
         let role = Role::of(&registration.identity.principal);
         let mut session = Session::new(id, self.ids.stamp(), role, facts.since, registration, reloads, None);
@@ -314,6 +315,9 @@ impl Router {
         peer.say(Moving::Cut { session: *id.as_bytes() });
         drop(mark);
         self.begin_logs(now, peer, &session, arrived.logs);
+        if is_exclusive {
+            self.seek_lease_moved(now, &session);
+        }
         self.requests.wake_before(now + self.policy.resume().grace);
         self.bound_away(now);
     }

@@ -219,9 +219,8 @@ impl Router {
         if progress != Progress::IsLast {
             return progress;
         }
-        // The next envelope of one that owes an ordered reply is the reply to a request that its old node has. An exclusive one
-        // needs the lease of its source, which its old node has.
-        if session.turns.len() > 0 || session.holds.lock().lease.is_some() {
+        // The next envelope of one that owes an ordered reply is the reply to a request that its old node has.
+        if session.turns.len() > 0 {
             return Progress::Cannot;
         }
         if session.is_moving() {
@@ -262,6 +261,8 @@ impl Router {
         }
         session.holds.lock().will = None;
         self.presence.leave(session);
+        // Only now may its new node have it: there it is not at work without it.
+        self.let_lease_go(session);
         let gone = Gone {
             session: Arc::clone(session),
             to: Arc::clone(to),
