@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use crate::router::decide::Facts;
 use crate::router::forms::Forms;
+use crate::router::history::InLog;
 use crate::router::index::{Matches, Subscription};
 use crate::router::outbox::{Kind, OnFull, Pressure, PushError};
 use crate::router::recipients::{Origin, Seen, may_repeat, offer_to_each};
@@ -18,6 +19,8 @@ pub(super) struct Delivery<'n> {
     /// The node of its publisher; `None` is this one.
     from: From<'n>,
     on_full: OnFull,
+    /// The key of the log in whose order the event is delivered.
+    log: Option<&'n str>,
     seen: Seen,
     pub(super) delivered: Delivered,
 }
@@ -66,7 +69,12 @@ impl Router {
 impl<'n> Delivery<'n> {
     /// `may_repeat`: a session may be in the lists twice.
     pub(super) fn new(now: Instant, from: From<'n>, on_full: OnFull, may_repeat: bool) -> Self {
-        Self { now, from, on_full, seen: Seen::new(may_repeat), delivered: Delivered::default() }
+        Self { now, from, on_full, log: None, seen: Seen::new(may_repeat), delivered: Delivered::default() }
+    }
+
+    /// The event is delivered in the order of the log with this key.
+    pub(super) fn in_order_of(self, log: &'n str) -> Self {
+        Self { log: Some(log), ..self }
     }
 
     /// Pushes the event to the session of a subscription, unless it has it. Returns `false` if the session is ending, or may
@@ -114,7 +122,10 @@ impl<'n> Delivery<'n> {
         }
         let content = (forms.for_receiver(subscription), self.on_full, Kind::Event);
         let may = || subscription.may_receive(forms.envelope.triple(), forms.scope);
-        subscription.session.push_from(self.now, self.from, content, may)
+        // The member of a group is chosen at the publisher's node, so others of the log need not reach it.
+        let log = self.log.filter(|_| subscription.group.is_none());
+        let place = log.zip(forms.position()).map(|(log, position)| InLog { log, position });
+        subscription.session.push_from(self.now, (self.from, place), content, may)
     }
 }
 

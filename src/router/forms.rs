@@ -37,7 +37,7 @@ impl<'e> Forms<'e> {
     }
 
     /// Its place in a log, if its channel has history.
-    pub(super) fn position(&self) -> Option<&Position> {
+    pub(super) fn position(&self) -> Option<&'e Position> {
         self.position
     }
 

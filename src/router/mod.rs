@@ -43,7 +43,7 @@
 //! 21. `Peer::reports`, then `Outbox::state`. Held over the check whether its session may receive a frame. Tasks are woken after its release.
 //! 22. `Session::permissions`, `Session::proof`, `Session::address`, `HintAllowance::full_at`, `Hints::logged`, `Ids::random`,
 //!     `Commits::queue`, `Commits::attempts`, `Forgotten::lost`, `DiskReads`, `PendingCommits::waiting`, `EndedSessions`, `Resumes::away`,
-//!     `Resumes::by_id`, a shard, those of `resume::kept`, `Calls`, `Call::state`, `Leases::state`, `Cleared`,
+//!     `Resumes::by_id`, a shard, those of `resume::kept`, those of `resume::floors`, `Calls`, `Call::state`, `Leases::state`, `Cleared`,
 //!     `Peer::wants`, `Peer::leaving`, `Peer::asked`, `Asks::state`, `Peer::inbox`, `CutOff::state`, `ChangedLoads`, `PressedElsewhere::receivers`,
 //!     `Adapters`, that of a [`MoveTicket`], those of a [`Backplane`]. No other lock is taken while one of them is held.
 //! 23. `Taps::list`, then `Queue::waiting` of one tap; and a ring of the flight recorder, which a worker takes only if nobody

@@ -22,18 +22,31 @@ pub struct Replay(pub(super) Cursor);
 pub(super) enum Cursor {
     Retained(retained::Replay),
     History(history::Replay),
+    /// It is being made into frames, which take its place. Whether it came first.
+    Taken(bool),
 }
 
 impl Replay {
     /// Whether its session is not read until it is exhausted.
     pub(super) fn comes_first(&self) -> bool {
-        matches!(self.0, Cursor::History(_))
+        matches!(self.0, Cursor::History(_) | Cursor::Taken(true))
+    }
+
+    /// Takes it, and leaves something in its place.
+    pub(super) fn take(&mut self) -> Self {
+        let place = Self(Cursor::Taken(self.comes_first()));
+        std::mem::replace(self, place)
+    }
+
+    /// Whether it was taken.
+    pub(super) fn is_taken(&self) -> bool {
+        matches!(self.0, Cursor::Taken(_))
     }
 
     /// Ready unless it waits for events from the disk.
     pub(super) fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         match &mut self.0 {
-            Cursor::Retained(_) => Poll::Ready(()),
+            Cursor::Retained(_) | Cursor::Taken(_) => Poll::Ready(()),
             Cursor::History(replay) => replay.poll_ready(cx),
         }
     }
@@ -41,7 +54,7 @@ impl Replay {
     /// The bytes that are in memory for the sake of replays alone.
     pub(super) fn bytes(&self) -> usize {
         match &self.0 {
-            Cursor::Retained(_) => 0,
+            Cursor::Retained(_) | Cursor::Taken(_) => 0,
             Cursor::History(replay) => replay.bytes(),
         }
     }
@@ -54,6 +67,7 @@ impl Router {
         match &mut replay.0 {
             Cursor::Retained(replay) => self.pull_retained(replay, most, frames),
             Cursor::History(replay) => replay.pull(self, most, frames),
+            Cursor::Taken(_) => true,
         }
     }
 }

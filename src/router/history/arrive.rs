@@ -261,7 +261,8 @@ impl Router {
             }
         };
         self.append(log, entry, &bounds);
-        let mut delivery = Delivery::new(now, None, facts.on_full, may_repeat(&matches, facts.folded));
+        let may_repeat = may_repeat(&matches, facts.folded);
+        let mut delivery = Delivery::new(now, None, facts.on_full, may_repeat).in_order_of(&key.key);
         self.give_to_each(origin, &matches, &mut forms, &mut delivery);
     }
 
@@ -280,6 +281,7 @@ impl Router {
                 Done::Peer(peer) => self.release_link(now, &peer),
             }
         }
+        self.logs_advanced(now);
     }
 
     /// Lets what waits in a log go on, after `change`.

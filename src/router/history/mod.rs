@@ -11,8 +11,8 @@
 //! durable log, memory may have the last events only: `look` counts the others on the disk, and `from_disk` brings them back.
 //!
 //! In a cluster, JetStream takes the place of the disk, and decides offsets and epochs. `clustered` puts the events that
-//! arrive in their order, `arrive` delivers them, `missing` reads those that do not arrive, and `ends` is where a log is, as the
-//! stream says.
+//! arrive in their order, `arrive` delivers them, `missing` reads those that do not arrive, `ends` is where a log is, as the
+//! stream says, and `moved` is what a session needs that moves to another node.
 
 mod arrive;
 mod bounds;
@@ -26,6 +26,7 @@ mod known;
 mod log;
 mod look;
 mod missing;
+mod moved;
 mod publish;
 mod recover;
 mod replay;
@@ -68,6 +69,14 @@ pub struct Position {
     pub offset: u64,
     /// The life of the log in which the number counts.
     pub epoch: Arc<str>,
+}
+
+/// The place of an event that is delivered in the order of its log.
+#[derive(Clone, Copy)]
+pub(super) struct InLog<'a> {
+    /// The key of the log.
+    pub(super) log: &'a str,
+    pub(super) position: &'a Position,
 }
 
 /// The log of a channel and a user.

@@ -15,7 +15,7 @@ use crate::router::event::Published;
 use crate::router::fan_out::{Delivered, Delivery};
 use crate::router::forms::Forms;
 use crate::router::index::Audience;
-use crate::router::recipients::Origin;
+use crate::router::recipients::{Origin, may_repeat};
 use crate::router::session::Session;
 use crate::router::{Router, Scope};
 
@@ -121,7 +121,11 @@ impl Router {
             (true, Keeping::Revised(None)) | (false, _) => look_up(),
         };
         self.append(log, entry(now, &forms, position), bounds);
-        let delivered = self.give_to_all(now, sender, &matches, &mut forms, facts);
+        let key = Arc::clone(log.log);
+        let may_repeat = may_repeat(&matches, facts.folded);
+        let mut delivery = Delivery::new(now, None, facts.on_full, may_repeat).in_order_of(&key.key);
+        self.give_to_each(Origin::Session(sender), &matches, &mut forms, &mut delivery);
+        let delivered = delivery.delivered;
         let kept = Some(Box::new(Kept { position: position.clone(), is_duplicate: false }));
         Ok(Published { delivered, exact: matches.exact, kept })
     }

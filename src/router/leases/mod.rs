@@ -124,9 +124,17 @@ struct State {
 /// A lease that is being taken.
 struct Seek {
     claim: u64,
-    waiting: Vec<oneshot::Sender<Result<LeaseHold, Refusal>>>,
+    waiting: Vec<Waiter>,
     /// The node that was asked whether its session is away, and what is known of that session.
     asked: Option<LeaseHolder>,
+}
+
+/// Who waits for a lease.
+enum Waiter {
+    /// A connection that is about to register.
+    Connection(oneshot::Sender<Result<LeaseHold, Refusal>>),
+    /// A session that has arrived from another node, and is away.
+    Session(Arc<Session>),
 }
 
 /// What a session that registers waits for.
@@ -140,6 +148,32 @@ impl LeaseTicket {
     pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<LeaseHold, Refusal>> {
         // Without an answer, the broker ends.
         Pin::new(&mut self.0).poll(cx).map(|outcome| outcome.unwrap_or_else(|_| Err(unavailable())))
+    }
+}
+
+impl Waiter {
+    fn tell(self, outcome: &Result<LeaseHold, Refusal>) {
+        match (self, outcome) {
+            (Self::Connection(sender), outcome) => {
+                // The connection may have ended.
+                sender.send(outcome.clone()).ok();
+            }
+            (Self::Session(session), Ok(hold)) => session.take_lease(hold),
+            // Another session has registered the source.
+            (Self::Session(session), Err(refusal)) if refusal.code == ErrorCode::SourceInUse => end_session(&session),
+            // It is sought again when its client returns.
+            (Self::Session(_), Err(_)) => {}
+        }
+    }
+}
+
+impl Session {
+    /// Keeps the lease of its source, unless it has one or has ended.
+    fn take_lease(&self, hold: &LeaseHold) {
+        let mut holds = self.holds.lock();
+        if !holds.is_closed() && holds.lease.as_ref().is_none_or(LeaseHold::is_lost) {
+            holds.lease = Some(hold.clone());
+        }
     }
 }
 
@@ -182,9 +216,8 @@ impl Leases {
             state.held.insert(name.clone(), (claim, Arc::downgrade(&hold.0)));
         }
         drop(state);
-        for waiting in waiting {
-            // Its connection may have ended.
-            waiting.send(outcome.clone()).ok();
+        for waiter in waiting {
+            waiter.tell(&outcome);
         }
         true
     }
@@ -228,30 +261,41 @@ impl Router {
         };
         let name = LeaseName { user, source: Arc::from(source) };
         if let Some(leases) = &self.leases {
-            self.seek(now, leases, name, sender);
+            self.seek(now, leases, name, Waiter::Connection(sender));
         }
         LeaseTicket(ticket)
     }
 
-    fn seek(
-        &self,
-        now: Instant,
-        leases: &Arc<Leases>,
-        name: LeaseName,
-        sender: oneshot::Sender<Result<LeaseHold, Refusal>>,
-    ) {
+    /// Seeks the lease of the source of a session that has arrived from another node, which has let it go. The session keeps
+    /// it when it is taken, and ends if another session has the source by then.
+    pub(super) fn seek_lease_moved(&self, now: Instant, session: &Arc<Session>) {
+        let name = LeaseName { user: session.user().map(Arc::from), source: Arc::clone(&session.source) };
+        if let Some(leases) = &self.leases {
+            self.seek(now, leases, name, Waiter::Session(Arc::clone(session)));
+        }
+    }
+
+    /// Whether a session lacks the lease that it needs to continue. `offered`: one that it takes then.
+    pub(super) fn lacks_lease(&self, held: &mut Option<LeaseHold>, offered: Option<&LeaseHold>) -> bool {
+        if !self.needs_leases() || held.as_ref().is_some_and(|hold| !hold.is_lost()) {
+            return false;
+        }
+        *held = offered.filter(|hold| !hold.is_lost()).cloned();
+        held.is_none()
+    }
+
+    fn seek(&self, now: Instant, leases: &Arc<Leases>, name: LeaseName, waiter: Waiter) {
         let mut state = leases.state.lock();
         if let Some(lease) = state.held.get(&name).and_then(|(_, lease)| lease.upgrade()) {
             drop(state);
-            sender.send(Ok(LeaseHold(lease))).ok();
-            return;
+            return waiter.tell(&Ok(LeaseHold(lease)));
         }
         if let Some(seek) = state.sought.get_mut(&name) {
-            seek.waiting.push(sender);
+            seek.waiting.push(waiter);
             return;
         }
         let claim = leases.claims.fetch_add(1, Ordering::Relaxed) + 1;
-        state.sought.insert(name.clone(), Seek { claim, waiting: vec![sender], asked: None });
+        state.sought.insert(name.clone(), Seek { claim, waiting: vec![waiter], asked: None });
         drop(state);
         leases.keeper.take(LeaseClaim { id: claim, name, since: self.date(now), given_up: None });
     }

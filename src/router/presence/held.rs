@@ -47,7 +47,7 @@ impl HeldPresence {
         if receiver.is_moving() {
             let may = || receiver.may_know(&receiver.permissions(), of.user.as_deref());
             // A session that is ending receives nothing more, and what its other node delivers comes from there.
-            receiver.push_from(now, from, (frame, OnFull::Close, Kind::Event), may).ok();
+            receiver.push_from(now, (from, None), (frame, OnFull::Close, Kind::Event), may).ok();
             return;
         }
         let mut changes = self.changes.lock();

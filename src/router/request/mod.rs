@@ -349,7 +349,7 @@ impl Router {
     ) -> Result<Pressure, PushError> {
         let may = || self.may_take(handler, asking.envelope.triple(), asking.user);
         let content = (frame, OnFull::Close, Kind::Request);
-        handler.session.push_from(now, asking.asker().node().as_deref(), content, may)
+        handler.session.push_from(now, (asking.asker().node().as_deref(), None), content, may)
     }
 
     /// Sends a command to a handler that never answers: delivery completes it.

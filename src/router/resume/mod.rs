@@ -1,11 +1,11 @@
 //! [`Router::register`]: sessions that outlive their connection, and how they continue.
 //!
 //! `resumption` is what a client is told of that, `line` is which connection a session has, `token` proves which session a
-//! client had, `away` is a session without a connection and how it ends, `moved` and `transit` are for one that moves to another
-//! node, `kept` counts what is kept for all of them. What is
-//! kept for one is in its outbox (`outbox/window`).
+//! client had, `away` is a session without a connection and how it ends, `moved`, `transit` and `floors` are for one that
+//! moves to another node, `kept` counts what is kept for all of them. What is kept for one is in its outbox (`outbox/window`).
 
 mod away;
+pub(in crate::router) mod floors;
 pub(in crate::router) mod kept;
 mod line;
 mod moved;
@@ -275,6 +275,9 @@ impl Router {
         if !line.tokens.is_valid(number) {
             return Ok(Attempt::Failed(ResumeReason::Replaced));
         }
+        if identity.exclusive && self.lacks_lease(&mut holds.lease, wanted.lease.as_ref()) {
+            return Err(NotAttached::Leaseless);
+        }
         self.keep_here(&session);
         let attachment = self.resumes.attachment();
         let checked = session.outbox().check_resume(received);
@@ -303,6 +306,9 @@ impl Router {
         let ticket = self.ticket(session.id, line.tokens.newest());
         let resumption = Resumption::Resumed { ticket, replayed, received: line.received, allowances: line.allowance };
         drop(line);
+        if identity.exclusive {
+            self.note_lease(&session);
+        }
         self.note(now, &session, What::Resumed);
         self.announce_state(&session, true);
         Ok(Attempt::Resumed(Registered { session: Arc::clone(&session), attachment, resumption }))

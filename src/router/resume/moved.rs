@@ -209,6 +209,12 @@ impl Router {
 }
 
 impl Session {
+    /// Calls `act` if the session is away. No connection continues it meanwhile.
+    pub(in crate::router) fn while_away<T>(&self, act: impl FnOnce() -> T) -> Option<T> {
+        let line = self.resumable.as_ref()?.line();
+        matches!(line.stage, Stage::Away { .. }).then(act)
+    }
+
     /// What another node has to know of the connections that it had.
     pub(in crate::router) fn line_facts(&self, now: Instant) -> Facts<'static> {
         let Some(resumable) = &self.resumable else { return Facts::default() };

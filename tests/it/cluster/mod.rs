@@ -14,6 +14,8 @@ mod logs;
 mod logs_model;
 mod logs_order;
 mod moving;
+mod moving_leases;
+mod moving_logs;
 mod nats;
 mod network;
 mod nodes;
@@ -34,6 +36,7 @@ mod storage;
 mod stress;
 mod stress_logs;
 mod stress_moving;
+mod stress_moving_logs;
 mod stress_retained;
 mod values;
 

@@ -22,6 +22,8 @@ pub(crate) struct Desk {
 /// One application, and the connection that it has.
 pub(crate) struct Client {
     pub(crate) connection: Connection,
+    /// Who it is.
+    identity: Identity,
     pub(crate) source: &'static str,
     pub(crate) token: String,
     /// How many messages of its session it has received.
@@ -55,7 +57,23 @@ impl Desk {
 
     /// The same with these options of Register.
     pub(crate) fn begin_with(&self, source: &'static str, options: &Value) -> Client {
-        let mut client = Client { connection: self.connect(), source, token: String::new(), received: 0, closed: None };
+        self.begin_as(alice(), source, options)
+    }
+
+    /// Registers a resumable session of a service.
+    pub(crate) fn begin_service(&self, source: &'static str) -> Client {
+        let service = Identity::unproved(Principal::Service, Permissions::all());
+        self.begin_as(service, source, &json!({"resume": true}))
+    }
+
+    /// An application that has not registered.
+    pub(crate) fn client(&self, identity: Identity, source: &'static str) -> Client {
+        Client { connection: self.connect(), identity, source, token: String::new(), received: 0, closed: None }
+    }
+
+    /// Registers a resumable session of this principal.
+    pub(crate) fn begin_as(&self, identity: Identity, source: &'static str, options: &Value) -> Client {
+        let mut client = self.client(identity, source);
         let reply = client.register_with(self, options);
         assert_eq!(reply["Resumed"], false, "{reply}");
         client
@@ -79,16 +97,16 @@ impl Client {
     }
 
     /// Sends Register, and is verified.
-    fn ask_to_register(&mut self, desk: &Desk, options: &Value) {
+    pub(crate) fn ask_to_register(&mut self, desk: &Desk, options: &Value) {
         let register = json!({"channel": "Broker", "topic": "Application", "subtopic": "Register",
             "source": self.source, "data": options});
         let effect = self.handle(desk, Input::Text(&register.to_string()));
         assert!(matches!(effect, Some(Effect::Verify(_))), "{effect:?}");
-        assert!(self.handle(desk, Input::Verified(Ok(alice()))).is_none());
+        assert!(self.handle(desk, Input::Verified(Ok(self.identity.clone()))).is_none());
     }
 
     /// Takes the reply to Register.
-    fn registered(&mut self, desk: &Desk) -> Value {
+    pub(crate) fn registered(&mut self, desk: &Desk) -> Value {
         let data = self.take(desk, 1).remove(0)["data"].clone();
         if let Some(token) = data["ResumeToken"].as_str() {
             token.clone_into(&mut self.token);

@@ -12,6 +12,7 @@ use wire::command;
 
 use super::Come;
 use super::follow::Unanswered;
+use super::logs::Positions;
 use super::message::{Asked, Counts, Facts, Held, Moving, Part, Why};
 use crate::auth::Permissions;
 use crate::router::access::receive::Interest;
@@ -54,6 +55,8 @@ struct Wish {
 struct Arrived {
     facts: Option<OwnedFacts>,
     subscriptions: Vec<OwnedHeld>,
+    /// Where its old node was in the logs that it reads.
+    logs: Positions,
     entries: Vec<Waiting>,
 }
 
@@ -245,6 +248,7 @@ impl Router {
                     *arrived = Arrived { facts: Some(OwnedFacts::new(now, facts)), ..Arrived::default() }
                 }
                 Part::Subscriptions(held) => arrived.subscriptions.extend(held.iter().map(OwnedHeld::new)),
+                Part::Logs(logs) => arrived.logs.extend(logs.iter().map(|it| (it.log.into(), it.position()))),
                 Part::Entries(entries) => {
                     arrived.entries.extend(entries.iter().map(|it| (it.frame(), it.on_full(), it.kind())));
                 }
@@ -280,6 +284,7 @@ impl Router {
     ) {
         let Some(cluster) = &self.cluster else { return };
         let Wish { registration, reloads, proof_ends } = wish;
+        let is_exclusive = registration.identity.exclusive;
         let registration = Registration { echo: facts.echo, will: facts.will, ..registration };
         let role = Role::of(&registration.identity.principal);
         let mut session = Session::new(id, self.ids.stamp(), role, facts.since, registration, reloads, None);
@@ -294,7 +299,7 @@ impl Router {
         let peers = cluster.peers.load();
         if let Some(transit) = session.transit() {
             let nodes = peers.iter().map(|peer| Some(peer.node()));
-            transit.come(nodes.chain([None]));
+            transit.come(nodes.chain([None]), !arrived.logs.is_empty() || self.may_read_logs(&arrived.subscriptions));
             transit.mark(now, &session, None);
         }
         let come = Come { session: Arc::clone(&session), from: Arc::clone(peer), asked: facts.asked };
@@ -306,9 +311,23 @@ impl Router {
         }
         drop(self.moved_away(now, peer, *id.as_bytes()));
         self.announce_moved(&session, peer.node());
+        // In the order of what this node has sent before, as those of other nodes.
+        peer.say(Moving::Cut { session: *id.as_bytes() });
         drop(mark);
+        self.begin_logs(now, peer, &session, arrived.logs);
+        if is_exclusive {
+            self.seek_lease_moved(now, &session);
+        }
         self.requests.wake_before(now + self.policy.resume().grace);
         self.bound_away(now);
+    }
+
+    /// Whether events of logs can come by some of these subscriptions.
+    fn may_read_logs(&self, subscriptions: &[OwnedHeld]) -> bool {
+        subscriptions.iter().any(|held| match held.pattern.channel.as_deref() {
+            Some(channel) => self.policy.history(channel).is_some(),
+            None => self.policy.keeps_history(),
+        })
     }
 
     /// Subscribes a session as it was subscribed on its old node. Nobody is told yet.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::message::{Entry, Moving, Question};
+use super::message::{Entry, Moving, Question, Reached};
 use super::{Come, Gone};
 use crate::router::Router;
 use crate::router::backplane::Peer;
@@ -56,12 +56,10 @@ impl Router {
         });
         let Some(session) = gone else { return };
         let Some(transit) = session.transit() else { return };
-        // What this node and the new one have sent for the session is relayed already.
+        // What this node has sent for the session is relayed already.
         transit.cut(None);
-        transit.cut(Some(peer.node()));
         transit.set_past();
         peer.say(Moving::Followed { session: id, origin: Some("") });
-        peer.say(Moving::Followed { session: id, origin: None });
         drop(mark);
         self.dissolve_if_cut(now, id, &session);
     }
@@ -77,7 +75,7 @@ impl Router {
     }
 
     /// A session that has arrived from this peer.
-    fn come_from(&self, peer: &Arc<Peer>, id: Id) -> Option<Arc<Session>> {
+    pub(super) fn come_from(&self, peer: &Arc<Peer>, id: Id) -> Option<Arc<Session>> {
         self.come(id).filter(|(_, from)| Arc::ptr_eq(from, peer)).map(|(session, _)| session)
     }
 
@@ -103,7 +101,8 @@ impl Router {
             && let Some(transit) = session.transit()
         {
             transit.cut(Some(peer.node()));
-            to.say(Moving::Followed { session: id, origin: Some(peer.node()) });
+            let is_new = Arc::ptr_eq(&to, peer);
+            to.say(Moving::Followed { session: id, origin: (!is_new).then(|| peer.node()) });
             self.dissolve_if_cut(now, id, &session);
         }
     }
@@ -125,6 +124,7 @@ impl Router {
             && let Some(transit) = session.transit()
         {
             transit.release_all(now, &session);
+            self.forget_reached_logs(&session);
             self.give_next(now, id);
         }
     }
@@ -140,9 +140,19 @@ impl Router {
     }
 
     /// A message that has reached the old node of a session.
-    pub(super) fn relay_from(&self, now: Instant, peer: &Arc<Peer>, id: Id, entry: &Entry<'_>) {
+    pub(super) fn relay_from(
+        &self,
+        now: Instant,
+        peer: &Arc<Peer>,
+        id: Id,
+        entry: &Entry<'_>,
+        place: Option<&Reached<'_>>,
+    ) {
         if let Some(session) = self.come_from(peer, id) {
             self.note_answer(id, entry.text);
+            if let (Some(place), Some(transit)) = (place, session.transit()) {
+                transit.floors().raise(place.log, &place.position());
+            }
             // A session that has ended receives nothing more.
             session.outbox().push_as(now, (entry.frame(), entry.on_full(), entry.kind())).ok();
         }
@@ -161,11 +171,11 @@ impl Router {
     }
 
     /// Ends what a session that has gone is here, if all nodes send its events to its new one.
-    fn dissolve_if_cut(&self, now: Instant, id: Id, session: &Session) {
+    pub(super) fn dissolve_if_cut(&self, now: Instant, id: Id, session: &Session) {
         let Some(cluster) = &self.cluster else { return };
         let peers = cluster.peers.load();
         let nodes = peers.iter().map(|peer| Some(peer.node())).chain([None]);
-        if session.transit().is_some_and(|transit| transit.has_cut(nodes)) {
+        if session.transit().is_some_and(|transit| transit.has_cut(nodes)) && self.is_past_begins(session) {
             self.dissolve(now, id);
         }
     }
@@ -180,6 +190,8 @@ impl Router {
             (Arc::clone(&gone.session), Arc::clone(&gone.to))
         };
         self.requests.wake_before(now + self.policy.resume().grace);
+        // Before nothing more reaches it: what still does is relayed with its place.
+        self.tell_through(&to, &session);
         let subscriptions = std::mem::take(&mut session.holds.lock().subscriptions);
         for subscription in &subscriptions {
             self.unlist(now, subscription);
@@ -278,7 +290,7 @@ impl Router {
         }
     }
 
-    fn gone_to(&self, peer: &Arc<Peer>, id: Id) -> Option<Arc<Session>> {
+    pub(super) fn gone_to(&self, peer: &Arc<Peer>, id: Id) -> Option<Arc<Session>> {
         let state = self.cluster.as_ref()?.moves.state.lock();
         state.gone.get(&id).filter(|gone| Arc::ptr_eq(&gone.to, peer)).map(|gone| Arc::clone(&gone.session))
     }

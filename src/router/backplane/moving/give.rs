@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::task::{Context, Waker};
 use std::time::{Instant, SystemTime};
 
 use super::ask::hash_of;
@@ -22,6 +23,9 @@ use wire::command;
 /// Subscriptions in one part.
 const SUBSCRIPTIONS: usize = 64;
 
+/// The messages that are made of a replay at once.
+const UNROLLED: usize = 256;
+
 /// A session that another node asks for.
 pub(super) struct Going {
     ask: u64,
@@ -40,7 +44,18 @@ enum Step {
     Facts,
     /// How many subscriptions were handed over.
     Subscriptions(usize),
+    Logs,
     Entries,
+}
+
+/// What became of the replays in a queue.
+enum Unrolled {
+    /// None is left.
+    All,
+    /// Events have to be read first.
+    Waits,
+    /// There are more messages than are kept for a session.
+    Exceeds,
 }
 
 impl Router {
@@ -128,6 +143,15 @@ impl Router {
         };
         let next = match step {
             Step::Facts => {
+                match self.unroll(&session) {
+                    Unrolled::All => {}
+                    // The answer looks again.
+                    Unrolled::Waits => {
+                        to.say(Moving::Part { ask, part: Part::Entries(Vec::new()) });
+                        return;
+                    }
+                    Unrolled::Exceeds => return self.keep_after_all(now, id, Why::Unknown),
+                }
                 session.outbox().begin_handing();
                 give_facts(now, &session, |facts| to.say(Moving::Part { ask, part: Part::Facts(facts) }));
                 Step::Subscriptions(0)
@@ -138,10 +162,18 @@ impl Router {
                     holds.subscriptions.iter().skip(from).take(SUBSCRIPTIONS).map(|it| Held::of(it)).collect();
                 let next = match held.len() {
                     SUBSCRIPTIONS => Step::Subscriptions(from + SUBSCRIPTIONS),
-                    _ => Step::Entries,
+                    _ => Step::Logs,
                 };
                 to.say(Moving::Part { ask, part: Part::Subscriptions(held) });
                 next
+            }
+            Step::Logs => {
+                if !self.give_logs(&to, ask, &session) {
+                    return self.keep_after_all(now, id, Why::Unknown);
+                }
+                // The answer asks for the first messages.
+                to.say(Moving::Part { ask, part: Part::Entries(Vec::new()) });
+                Step::Entries
             }
             Step::Entries => match self.give_entries(now, &to, ask, &session) {
                 Progress::Sent => return,
@@ -159,13 +191,26 @@ impl Router {
         }
     }
 
-    /// Whether a subscription of a session can receive events of a channel with history.
-    fn reads_logs(&self, session: &Session) -> bool {
-        let holds = session.holds.lock();
-        holds.subscriptions.iter().filter(|it| !it.is_handler()).any(|it| match it.pattern.channel.as_deref() {
-            Some(channel) => self.policy.history(channel).is_some(),
-            None => self.policy.keeps_history(),
-        })
+    /// Makes messages of the replays in the queue of a session: they are cursors into what this node has.
+    fn unroll(&self, session: &Session) -> Unrolled {
+        let outbox = session.outbox();
+        // Nobody continues the session while a replay is not in its queue.
+        let unrolled = session.while_away(|| {
+            while let Some(mut replay) = outbox.take_to_unroll() {
+                let mut frames = Vec::new();
+                let is_exhausted = self.pull(&mut replay, UNROLLED, &mut frames);
+                let is_waiting =
+                    !is_exhausted && replay.poll_ready(&mut Context::from_waker(Waker::noop())).is_pending();
+                if !outbox.put_unrolled(frames, (!is_exhausted).then_some(replay)) {
+                    return Unrolled::Exceeds;
+                }
+                if is_waiting {
+                    return Unrolled::Waits;
+                }
+            }
+            Unrolled::All
+        });
+        unrolled.unwrap_or(Unrolled::All)
     }
 
     /// Hands messages over: a part of them, or all that are left, and the session with them.
@@ -174,10 +219,8 @@ impl Router {
         if progress != Progress::IsLast {
             return progress;
         }
-        // The next envelope of one that owes an ordered reply is the reply to a request that its old node has. An exclusive one
-        // needs the lease of its source, which its old node has.
-        // What a log has for its subscriptions is known where they are: its client recovers on the other node.
-        if session.turns.len() > 0 || session.holds.lock().lease.is_some() || self.reads_logs(session) {
+        // The next envelope of one that owes an ordered reply is the reply to a request that its old node has.
+        if session.turns.len() > 0 {
             return Progress::Cannot;
         }
         if session.is_moving() {
@@ -218,6 +261,8 @@ impl Router {
         }
         session.holds.lock().will = None;
         self.presence.leave(session);
+        // Only now may its new node have it: there it is not at work without it.
+        self.let_lease_go(session);
         let gone = Gone {
             session: Arc::clone(session),
             to: Arc::clone(to),

@@ -1,10 +1,13 @@
 //! What nodes say to each other while a session moves from one to another.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 use wire::Pattern;
 use wire::command::Role;
 
 use crate::router::backplane::message::Id;
+use crate::router::history::Position;
 use crate::router::index::{Observes, Subscription};
 use crate::router::outbox::{Kind, OnFull};
 use crate::router::resume::ResumeReason;
@@ -48,6 +51,23 @@ pub(in crate::router) enum Moving<'a> {
         session: Id,
         #[serde(borrow)]
         entry: Entry<'a>,
+        /// Its place in a log.
+        #[serde(borrow)]
+        place: Option<Reached<'a>>,
+    },
+    /// Where the receiver of the session was in logs when it came: from there on it gives their events itself. The last
+    /// message of these says so.
+    Begins {
+        session: Id,
+        #[serde(borrow)]
+        logs: Vec<Reached<'a>>,
+        is_last: bool,
+    },
+    /// The session has all events of these logs up to these, or they have been relayed.
+    Through {
+        session: Id,
+        #[serde(borrow)]
+        logs: Vec<Reached<'a>>,
     },
     /// From here on, the sender's events for the session go to its new node. Told to the old node and the new one.
     Cut { session: Id },
@@ -93,8 +113,19 @@ pub(in crate::router) enum Part<'a> {
     /// The first part; parts before it are void.
     Facts(#[serde(borrow)] Facts<'a>),
     Subscriptions(#[serde(borrow)] Vec<Held<'a>>),
+    /// Where the old node is in the logs that the session reads.
+    Logs(#[serde(borrow)] Vec<Reached<'a>>),
     /// Messages in the order of its queue.
     Entries(#[serde(borrow)] Vec<Entry<'a>>),
+}
+
+/// An event of a log.
+#[derive(Clone, Copy, Serialize, Deserialize)]
+pub(in crate::router) struct Reached<'a> {
+    /// The key of the log.
+    pub(in crate::router) log: &'a str,
+    pub(in crate::router) epoch: &'a str,
+    pub(in crate::router) offset: u64,
 }
 
 /// What a session is.
@@ -183,6 +214,20 @@ pub(in crate::router) struct Counts {
     pub(in crate::router) untold: u64,
 }
 
+impl<'a> Reached<'a> {
+    pub(in crate::router) fn new(log: &'a str, position: &'a Position) -> Self {
+        Self { log, epoch: &position.epoch, offset: position.offset }
+    }
+
+    pub(in crate::router) fn position(&self) -> Position {
+        Position { offset: self.offset, epoch: Arc::from(self.epoch) }
+    }
+
+    fn len(&self) -> usize {
+        self.log.len() + self.epoch.len() + 16
+    }
+}
+
 impl Moving<'_> {
     /// The bytes of its texts.
     pub(in crate::router) fn text_len(&self) -> usize {
@@ -193,7 +238,10 @@ impl Moving<'_> {
                 let of = |it: &Question<'_>| it.id.len() + it.triple.iter().map(|part| part.len()).sum::<usize>() + 16;
                 facts.will.map_or(0, str::len) + facts.asked.iter().map(of).sum::<usize>()
             }
-            Self::Relay { entry, .. } => entry.text.len(),
+            Self::Relay { entry, place, .. } => entry.text.len() + place.as_ref().map_or(0, Reached::len),
+            Self::Part { part: Part::Logs(logs), .. } | Self::Begins { logs, .. } | Self::Through { logs, .. } => {
+                logs.iter().map(Reached::len).sum()
+            }
             Self::Back { text, .. } => text.len(),
             _ => 0,
         }

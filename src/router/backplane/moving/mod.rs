@@ -12,7 +12,8 @@
 //! requests that the session sent there: those requests, and those that it was given there, stay with the old node until
 //! they end, and its replies to them go back.
 //!
-//! `message` is what is said, `ask` the new node's part, `give` the old node's, `follow` what is relayed.
+//! `message` is what is said, `ask` the new node's part, `give` the old node's, `follow` what is relayed, `logs` what differs for
+//! events of channels with history.
 
 pub(in crate::router) mod message;
 
@@ -20,9 +21,11 @@ mod ask;
 mod elsewhere;
 mod follow;
 mod give;
+mod logs;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, RwLock, RwLockReadGuard};
@@ -46,6 +49,8 @@ pub(super) struct Moves {
     /// Held for reading over the publication of an event or a presence event of this node, from the look-up of its receivers
     /// to the last push. Held for writing over a mark, so that an event is before it on every link or behind it on every link.
     steady: RwLock<()>,
+    /// A session that has gone waits until this node is further in a log.
+    waits_for_logs: AtomicBool,
     state: Mutex<State>,
 }
 
@@ -101,7 +106,9 @@ impl Router {
             Moving::Part { ask, part } => self.part_from(now, peer, *ask, part),
             Moving::Next { ask } => self.next_from(now, peer, *ask),
             Moving::Yours { ask, counts, entries } => self.yours_from(now, peer, *ask, *counts, entries),
-            Moving::Relay { session, entry } => self.relay_from(now, peer, *session, entry),
+            Moving::Relay { session, entry, place } => self.relay_from(now, peer, *session, entry, place.as_ref()),
+            Moving::Begins { session, logs, is_last } => self.begins_from(now, peer, *session, logs, *is_last),
+            Moving::Through { session, logs } => self.through_from(peer, *session, logs),
             Moving::Cut { session } => self.cut_from(now, peer, *session),
             Moving::Followed { session, origin } => self.followed_from(now, peer, *session, *origin),
             Moving::Over { session } => self.over_from(now, peer, *session),

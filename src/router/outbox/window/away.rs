@@ -103,7 +103,7 @@ impl State {
         on_full: OnFull,
         kind: Kind,
     ) -> Result<Pressure, PushError> {
-        if let Some(pushed) = self.push_on(&frame, on_full, kind) {
+        if let Some(pushed) = self.push_on(&frame, (on_full, kind), None) {
             return pushed;
         }
         let len = frame.len();

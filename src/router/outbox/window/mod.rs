@@ -14,14 +14,15 @@
 //! on credit: the last `unsettled` of the kept entries are counted when the credit is used up, or earlier if somebody has to
 //! know. Most have been acknowledged by then, and are never counted.
 //!
-//! `take` is how frames leave, `away` what happens without a connection, `moving` how a session gets to another node, `bounds`
-//! how the oldest are dropped, `credit` when they are counted.
+//! `take` is how frames leave, `away` what happens without a connection, `moving` how a session gets to another node,
+//! `unroll` what becomes of replays then, `bounds` how the oldest are dropped, `credit` when they are counted.
 
 mod away;
 mod bounds;
 mod credit;
 pub(in crate::router) mod moving;
 mod take;
+mod unroll;
 
 use std::collections::VecDeque;
 use std::sync::Arc;

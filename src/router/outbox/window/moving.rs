@@ -9,8 +9,9 @@ use std::time::Instant;
 use super::away::NOBODY;
 use super::{Window, bytes_of, is_droppable, keep};
 use crate::router::backplane::message::Id;
-use crate::router::backplane::moving::message::{Counts, Entry as Handed, Moving};
+use crate::router::backplane::moving::message::{Counts, Entry as Handed, Moving, Reached};
 use crate::router::backplane::{Peer, message::Message};
+use crate::router::history::InLog;
 use crate::router::outbox::{Entry, Kind, OnFull, Outbox, Pressure, PushError, State, Taken};
 use crate::websocket::Frame;
 
@@ -47,9 +48,15 @@ impl Road {
         Self { peer: Arc::clone(peer), session }
     }
 
-    fn push(&self, frame: &Frame, on_full: OnFull, kind: Kind) -> Result<Pressure, PushError> {
+    fn push(
+        &self,
+        frame: &Frame,
+        (on_full, kind): (OnFull, Kind),
+        place: Option<InLog<'_>>,
+    ) -> Result<Pressure, PushError> {
         let entry = Handed::new(frame, on_full, kind);
-        let is_sent = self.peer.send(&Message::Moving(Moving::Relay { session: self.session, entry }));
+        let place = place.map(|place| Reached::new(place.log, place.position));
+        let is_sent = self.peer.send(&Message::Moving(Moving::Relay { session: self.session, entry, place }));
         if is_sent { Ok(Pressure::Relieved) } else { Err(PushError::Closed) }
     }
 }
@@ -158,13 +165,37 @@ impl Outbox {
     ) -> Result<Pressure, PushError> {
         self.change(|state| state.push(now, self.limits, self.memory.as_ref(), frame, on_full, kind))
     }
+
+    /// Puts a message at the end. `place`: its place in a log, which the new node of a session that has moved has to know.
+    pub(in crate::router) fn push_at(
+        &self,
+        now: Instant,
+        waiting: Waiting,
+        place: Option<InLog<'_>>,
+    ) -> Result<Pressure, PushError> {
+        if place.is_some() {
+            let (frame, on_full, kind) = &waiting;
+            let state = self.state.lock();
+            if state.end.is_none()
+                && let Some(pushed) = state.push_on(frame, (*on_full, *kind), place)
+            {
+                return pushed;
+            }
+        }
+        self.push_as(now, waiting)
+    }
 }
 
 impl State {
     /// Sends a frame along the road of a session that has moved. `None`: it has not.
-    pub(super) fn push_on(&self, frame: &Frame, on_full: OnFull, kind: Kind) -> Option<Result<Pressure, PushError>> {
+    pub(super) fn push_on(
+        &self,
+        frame: &Frame,
+        what: (OnFull, Kind),
+        place: Option<InLog<'_>>,
+    ) -> Option<Result<Pressure, PushError>> {
         let road = self.window.as_ref()?.road.as_ref()?;
-        Some(road.push(frame, on_full, kind))
+        Some(road.push(frame, what, place))
     }
 
     /// What was handed over is no longer what is in the queue.
