@@ -25,8 +25,8 @@ const PAGE: &str = r#"<!doctype html>
   window.told = [];
   const desk = switchboard.connect({ source: "crm", url: "ws://ADDRESS/ws", user: "alice" });
   desk.subscribe("Phone/Call/*", ({ triple, data }) => {
-    if (triple.subtopic === "Lasts") return told.push(data);
-    document.getElementById("call").textContent = `${triple.subtopic} ${data}`;
+    if (triple === "Phone/Call/Lasts") return told.push(data);
+    document.getElementById("call").textContent = `${triple.split("/")[2]} ${data}`;
   });
   window.ask = (what) => desk.request(`Phone/Command/${what}`);
 </script>
