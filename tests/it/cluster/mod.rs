@@ -1,7 +1,7 @@
 //! Several brokers as one (docs/cluster.md). `routing`, `choosing`, `pressure`, `exclusive`, `retained`, `moving`, `logs`, `stress`
 //! and those that begin so are several routers in one thread or in many, whose links deliver when the test says so; `simulation`
 //! is routers with real links on a simulated network; `nats`, `leases`, `values`, `history`, `rolling`, `starting`, `outages`,
-//! `routes`, `reloading` and `adopting` are brokers on real NATS servers.
+//! `routes`, `reloading`, `permissions` and `adopting` are brokers on real NATS servers.
 
 mod adopting;
 mod choosing;
@@ -15,6 +15,7 @@ mod moving;
 mod nats;
 mod nodes;
 mod outages;
+mod permissions;
 mod pressure;
 mod reloading;
 mod retained;
