@@ -41,14 +41,14 @@ const STATE: &str = "State/Agent/Mood";
 const CANARY: &str = "canary-51f0";
 
 /// What a program said.
-struct Said {
-    code: Option<i32>,
-    out: String,
-    error: String,
+pub(super) struct Said {
+    pub(super) code: Option<i32>,
+    pub(super) out: String,
+    pub(super) error: String,
 }
 
 /// Runs a command with the file and the folder of a broker.
-async fn run(broker: &Broker, arguments: &[&str]) -> Said {
+pub(super) async fn run(broker: &Broker, arguments: &[&str]) -> Said {
     let mut command = Command::new(env!("CARGO_BIN_EXE_switchboard"));
     command.args(arguments).arg("--config").arg(broker.data_dir().with_file_name("switchboard.toml"));
     command.env("SWITCHBOARD__DATA_DIR", broker.data_dir());

@@ -22,6 +22,7 @@ mod nodes;
 mod operating;
 mod order;
 mod outages;
+mod permissions;
 mod pressure;
 mod reloading;
 mod retained;

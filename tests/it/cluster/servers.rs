@@ -39,15 +39,20 @@ fn free_port() -> u16 {
 impl Servers {
     /// This many servers. `None`: this machine has no Python, with whose packages nats-server is installed.
     pub(crate) async fn start(count: usize) -> Option<Self> {
-        Self::start_as(count, false).await
+        Self::start_as(count, false, "").await
     }
 
     /// The same with proxies between them, so that routes can break.
     pub(crate) async fn start_with_proxies(count: usize) -> Option<Self> {
-        Self::start_as(count, true).await
+        Self::start_as(count, true, "").await
     }
 
-    async fn start_as(count: usize, has_proxies: bool) -> Option<Self> {
+    /// One server with more lines in its configuration.
+    pub(crate) async fn start_configured(more: &str) -> Option<Self> {
+        Self::start_as(1, false, more).await
+    }
+
+    async fn start_as(count: usize, has_proxies: bool, more: &str) -> Option<Self> {
         let program = python().await?.parent().unwrap().join("nats-server");
         assert!(program.exists(), "no nats-server in target/python: run ./test, which installs it");
         let folder = tempfile::tempdir().unwrap();
@@ -80,8 +85,9 @@ impl Servers {
             };
             let text = format!(
                 "server_name: {name}\nlisten: \"127.0.0.1:{port}\"\nping_interval: \"1s\"\nping_max: 2\n\
-                 jetstream {{ store_dir: \"{}\" }}\n{cluster}",
-                servers.folder.path().join(&name).display()
+                 jetstream {{ store_dir: \"{}\" }}\nlog_file: \"{}\"\n{cluster}{more}",
+                servers.folder.path().join(&name).display(),
+                servers.folder.path().join(format!("{name}.log")).display()
             );
             std::fs::write(&config, text).unwrap();
             let child = servers.spawn(&config);
@@ -163,6 +169,11 @@ impl Servers {
         }
         assert!(files > 5, "JetStream has no files here");
         false
+    }
+
+    /// What a server has logged.
+    pub(crate) fn log(&self, server: usize) -> String {
+        std::fs::read_to_string(self.folder.path().join(format!("nats-{server}.log"))).unwrap()
     }
 
     /// The address of a server.
