@@ -1,4 +1,4 @@
-//! Several brokers as one (docs/cluster.md). `routing`, `choosing`, `asking`, `pressure`, `exclusive`, `retained`,
+//! Several brokers as one (docs/cluster.md). `routing`, `choosing`, `asking`, `pressure`, `exclusive`, `retained`, `missed`,
 //! `moving`, `logs`, `stress` and those that begin so are several routers in one thread or in many, whose links deliver when the
 //! test says so; `simulation` is routers with real links on a simulated network; `nats`, `leases`, `values`, `history`,
 //! `rolling`, `starting`, `outages`, `operating`, `bursts`, `routes` and `reloading` are brokers on real NATS servers.
@@ -12,6 +12,7 @@ mod kept;
 mod leases;
 mod logs;
 mod logs_model;
+mod missed;
 mod moving;
 mod nats;
 mod nodes;
