@@ -10,7 +10,8 @@
 //! - After [`BusEvent::Broken`] and [`BusEvent::Lost`], nothing arrives from that peer before its next
 //!   [`BusEvent::Snapshot`].
 //! - A message that was sealed for another incarnation, or that was seen before, changes nothing.
-//! - A peer that does not answer what is sent to it is lost after 2 s, also if packets of it still arrive.
+//! - A peer that does not answer what is sent to it is lost after 2 s, also if packets of it still arrive. While messages move
+//!   in either direction, that is 6 s: its answers may wait behind them.
 //!
 //! Start at `bus`: it has all peers and their timers. `peer` is one peer, `outgoing` and `incoming` are the two directions
 //! of its link, `greeting` is how a peer proves that it is there. `packet` is the layout of a NATS message, `seal` encrypts

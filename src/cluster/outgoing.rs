@@ -14,6 +14,13 @@ const PART_COST: usize = 64;
 /// Bytes that are sent and not acknowledged: a server that gets more at once ends the connection of a slow subscriber.
 const FLIGHT_BYTES_MAX: usize = 4 * 1024 * 1024;
 
+/// The same at first, and while the peer is slow. Beats wait behind what is under way, so this much must take far less time
+/// than that after which a peer is lost, also on a machine that is busy, and without optimisation.
+const FLIGHT_BYTES_MIN: usize = 128 * 1024;
+
+/// If an acknowledgement takes longer, less may be under way; if it is faster than half of that, more.
+const SLOW: Duration = Duration::from_millis(200);
+
 /// How often everything unacknowledged is sent again. Receivers ask half as often at most.
 const RESEND_EVERY: Duration = Duration::from_millis(25);
 
@@ -30,6 +37,8 @@ pub(super) struct Outgoing {
     /// How many parts of the window were sent since it was last sent again, and their bytes.
     sent: usize,
     sent_bytes: usize,
+    /// How many bytes may be sent and not acknowledged.
+    flight_bytes: usize,
     /// The greatest number that was ever sent.
     sent_max: u64,
     resent_at: Option<Instant>,
@@ -50,6 +59,7 @@ impl Outgoing {
             acknowledged: 0,
             sent: 0,
             sent_bytes: 0,
+            flight_bytes: FLIGHT_BYTES_MIN,
             sent_max: 0,
             resent_at: None,
         }
@@ -114,9 +124,20 @@ impl Outgoing {
         true
     }
 
-    /// Sends everything unacknowledged again. The peer has asked for it.
-    pub(super) fn resend(&mut self, now: Instant) {
-        if self.resent_at.is_none_or(|at| now >= at + RESEND_EVERY) {
+    /// Lets more or less be under way. `delay`: how long after something was sent the peer acknowledged more than before.
+    pub(super) fn adapt(&mut self, delay: Duration) {
+        if delay > SLOW {
+            self.flight_bytes = (self.flight_bytes / 2).max(FLIGHT_BYTES_MIN);
+        } else if delay < SLOW / 2 {
+            self.flight_bytes = (self.flight_bytes * 2).min(FLIGHT_BYTES_MAX);
+        }
+    }
+
+    /// Sends everything unacknowledged again. The peer has asked for it, when it had seen what was sent before `made`. If that is
+    /// not what was sent again last, it is still on its way: a slow peer must not get it a third time.
+    pub(super) fn resend(&mut self, now: Instant, made: Option<Instant>) {
+        let has_seen = |at: Instant| made.is_some_and(|made| made >= at);
+        if self.resent_at.is_none_or(|at| now >= at + RESEND_EVERY && has_seen(at)) {
             self.resent_at = Some(now);
             (self.sent, self.sent_bytes) = (0, 0);
         }
@@ -124,12 +145,14 @@ impl Outgoing {
 
     /// Returns whether a part may be sent now.
     pub(super) fn is_ready(&self) -> bool {
-        self.sent < self.window.len() && (self.sent == 0 || self.sent_bytes < FLIGHT_BYTES_MAX)
+        self.sent < self.window.len() && (self.sent == 0 || self.sent_bytes < self.flight_bytes)
     }
 
     /// Takes the parts for the next packet, with `room` bytes for them, and returns the number of the first one and how many
     /// of them were sent before. [`Outgoing::sent`] includes them afterwards.
     pub(super) fn fill(&mut self, room: usize, mut write: impl FnMut(&Part)) -> Filled {
+        // What goes in one packet is acknowledged at once.
+        let room = room.min(self.flight_bytes / 2);
         let first = self.first + self.sent as u64;
         let (mut used, mut parts) = (0, 0);
         while parts < PARTS_MAX
@@ -246,16 +269,45 @@ mod tests {
         }
         sent(&mut outgoing, 4);
         assert!(outgoing.acknowledge(2));
-        outgoing.resend(start);
+        outgoing.resend(start, None);
         assert_eq!(outgoing.sent(), 2);
         let mut count = 0;
         assert_eq!(outgoing.fill(usize::MAX, |_| count += 1), Filled { first: 3, resent: 2 });
         assert_eq!(count, 3);
-        outgoing.resend(start + RESEND_EVERY / 2);
+        outgoing.resend(start + RESEND_EVERY / 2, Some(start));
         assert!(!outgoing.is_ready(), "asked again at once");
-        outgoing.resend(start + RESEND_EVERY);
+        for made in [None, start.checked_sub(RESEND_EVERY)] {
+            outgoing.resend(start + RESEND_EVERY, made);
+            assert!(!outgoing.is_ready(), "asked before it could see what was sent again");
+        }
+        outgoing.resend(start + RESEND_EVERY, Some(start));
         assert!(outgoing.acknowledge(4), "acknowledged before it was sent again");
         assert_eq!(sent(&mut outgoing, 9), [5]);
+    }
+
+    #[test]
+    fn less_is_under_way_to_a_slow_peer_and_more_to_a_fast_one() {
+        const MESSAGE: usize = 64 * 1024;
+        let mut outgoing = Outgoing::new(200 * MESSAGE, MESSAGE);
+        for _ in 0..200 {
+            queue(&mut outgoing, MESSAGE - PART_COST).unwrap();
+        }
+        let mut flight = |delays: &[Duration]| {
+            for delay in delays {
+                outgoing.adapt(*delay);
+            }
+            while outgoing.is_ready() {
+                sent(&mut outgoing, MESSAGE);
+            }
+            let flight = outgoing.sent_bytes;
+            assert!(outgoing.acknowledge(outgoing.sent()));
+            flight
+        };
+        assert_eq!(flight(&[]), FLIGHT_BYTES_MIN);
+        assert_eq!(flight(&[Duration::ZERO; 1]), 2 * FLIGHT_BYTES_MIN);
+        assert_eq!(flight(&[Duration::ZERO; 9]), FLIGHT_BYTES_MAX);
+        assert_eq!(flight(&[SLOW]), FLIGHT_BYTES_MAX, "not slow enough, and not fast");
+        assert_eq!(flight(&[SLOW + SLOW / 9; 9]), FLIGHT_BYTES_MIN);
     }
 
     #[test]
@@ -307,8 +359,11 @@ mod tests {
         for _ in 0..10 {
             queue(&mut outgoing, 1024 * 1024).unwrap();
         }
+        outgoing.flight_bytes = FLIGHT_BYTES_MAX;
         let mut count = 0;
-        outgoing.fill(usize::MAX, |_| count += 1);
+        while outgoing.is_ready() {
+            outgoing.fill(usize::MAX, |_| count += 1);
+        }
         assert_eq!(count, 4);
         outgoing.acknowledge(1);
         outgoing.fill(usize::MAX, |_| count += 1);

@@ -19,11 +19,15 @@ const LINK_BEAT: Duration = Duration::from_millis(50);
 /// How long an acknowledgement waits for others that can go with it. A Register waits for it.
 const ACKNOWLEDGE_AFTER: Duration = Duration::from_millis(5);
 
-/// Bytes after which it waits no longer: an eighth of what the sender lets be under way.
-const ACKNOWLEDGE_BYTES: usize = 512 * 1024;
+/// Bytes after which it waits no longer: fewer than a full NATS message has.
+const ACKNOWLEDGE_BYTES: usize = 192 * 1024;
 
 /// How long a peer may take to answer.
 const LOST_AFTER: Duration = Duration::from_secs(2);
+
+/// For how much longer a peer may leave what is sent to it without an answer, while it takes messages or sends new ones: its
+/// answer waits behind data. It is not longer, because somebody could hold such packets back.
+const BUSY_FOR: Duration = Duration::from_secs(4);
 
 /// How long a lost peer is remembered.
 const REMEMBER_FOR: Duration = Duration::from_mins(1);
@@ -58,6 +62,8 @@ pub(super) struct Peer {
     pub(super) beat_counter: u64,
     /// The peer answered what was sent then.
     heard: Instant,
+    /// When a packet of it arrived that acknowledged more, or had new messages.
+    moved: Instant,
     /// Its greatest clock.
     clock: u64,
     /// Whether a packet is to be sent even without parts.
@@ -83,6 +89,7 @@ impl Peer {
             link_counter: 0,
             beat_counter: 0,
             heard: now,
+            moved: now,
             clock: 0,
             due: false,
             beat_at: now,
@@ -184,12 +191,17 @@ impl Peer {
         self.heard = made.map_or(self.heard, |made| made.max(self.heard));
         self.clock = self.clock.max(data.clock);
         if self.outgoing.acknowledge(data.acknowledged) {
+            self.moved = now;
+            if let Some(made) = made {
+                self.outgoing.adapt(now.saturating_duration_since(made));
+            }
             let number = Number(self.outgoing.acknowledged());
             report.events.push_back(BusEvent::Acknowledged { node: self.about.node.clone(), number });
         }
         if data.again {
-            self.outgoing.resend(now);
+            self.outgoing.resend(now, made);
         }
+        let last = self.incoming.last();
         for number in (data.first..).take(PARTS_MAX) {
             if parts.is_empty() {
                 break;
@@ -201,6 +213,9 @@ impl Peer {
         }
         if !parts.is_empty() {
             return Err(BrokenWhy::Malformed);
+        }
+        if self.incoming.last() > last {
+            self.moved = now;
         }
         self.incoming.compare(made, data);
         self.due |= self.incoming.is_due(now) || self.unacknowledged_bytes >= ACKNOWLEDGE_BYTES;
@@ -243,7 +258,7 @@ impl Peer {
     /// Fires the timers that are due. Returns why the peer is lost, if it is.
     pub(super) fn fire(&mut self, now: Instant) -> Option<LostWhy> {
         match self.line {
-            Line::Up if now >= self.heard + LOST_AFTER => return Some(LostWhy::Silent),
+            Line::Up if now >= self.silent_at() => return Some(LostWhy::Silent),
             Line::Broken(since) if now >= since + LOST_AFTER => return Some(LostWhy::Unanswered),
             Line::Lost(_) | Line::Broken(_) => {}
             Line::Up => {
@@ -258,13 +273,15 @@ impl Peer {
         None
     }
 
+    /// When the peer is lost, unless something of it arrives.
+    fn silent_at(&self) -> Instant {
+        self.heard.max(self.moved.min(self.heard + BUSY_FOR)) + LOST_AFTER
+    }
+
     /// When [`Peer::fire`] is to be called, or the peer is to be forgotten.
     pub(super) fn deadline(&self) -> Instant {
         match self.line {
-            Line::Up => {
-                let lost = self.heard + LOST_AFTER;
-                self.acknowledge_at.map_or(self.beat_at, |at| at.min(self.beat_at)).min(lost)
-            }
+            Line::Up => self.acknowledge_at.map_or(self.beat_at, |at| at.min(self.beat_at)).min(self.silent_at()),
             Line::Broken(since) => since + LOST_AFTER,
             Line::Lost(since) => since + REMEMBER_FOR,
         }

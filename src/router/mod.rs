@@ -44,8 +44,9 @@
 //! 22. `Session::permissions`, `Session::proof`, `Session::address`, `HintAllowance::full_at`, `Hints::logged`, `Ids::random`,
 //!     `Commits::queue`, `Commits::attempts`, `Forgotten::lost`, `DiskReads`, `PendingCommits::waiting`, `EndedSessions`, `Resumes::away`,
 //!     `Resumes::by_id`, a shard, those of `resume::kept`, those of `resume::floors`, `Calls`, `Call::state`, `Leases::state`, `Cleared`,
-//!     `Peer::wants`, `Peer::leaving`, `Peer::asked`, `Asks::state`, `Peer::inbox`, `CutOff::state`, `ChangedLoads`, `PressedElsewhere::receivers`,
-//!     `Adapters`, that of a [`MoveTicket`], those of a [`Backplane`]. No other lock is taken while one of them is held.
+//!     `Peer::wants`, `Peer::leaving`, `Peer::asked`, `Asks::state`, `MissedValues::state`, `Peer::inbox`, `CutOff::state`, `ChangedLoads`,
+//!     `PressedElsewhere::receivers`, `Adapters`, that of a [`MoveTicket`], those of a [`Backplane`]. No other lock is taken while one
+//!     of them is held.
 //! 23. `Taps::list`, then `Queue::waiting` of one tap; and a ring of the flight recorder, which a worker takes only if nobody
 //!     has it, or for some microseconds. No other lock is taken while one of them is held.
 
@@ -330,7 +331,7 @@ impl Router {
         self.requests.deadline(|| {
             let others = self.resume_deadline().into_iter().chain(self.history.deadline());
             let others = others.chain(self.cut_off_deadline()).chain(self.pressure_deadline());
-            others.chain(self.moves_deadline()).chain(self.asks_deadline()).min()
+            others.chain(self.moves_deadline()).chain(self.asks_deadline()).chain(self.values_deadline()).min()
         })
     }
 

@@ -78,8 +78,8 @@ impl Router {
     /// Subscribes. The same pattern, role, group and user again: the subscription that is there. `told` makes the reply,
     /// which comes before everything that the subscription brings.
     ///
-    /// With a ticket, nothing was done, because events of its log have to be read from the disk: it is called again with what
-    /// was `found`.
+    /// With a ticket, nothing was done, because events of its log have to be read from the disk, or retained values from the
+    /// storage of a cluster: it is called again with what was `found`.
     ///
     /// # Errors
     /// `FORBIDDEN`, `RESERVED_CHANNEL`, `TOO_MANY_SUBSCRIPTIONS`; `INVALID_ENVELOPE` for `recover` without a log;
@@ -95,6 +95,12 @@ impl Router {
         let observes = access::observes(session, wanted)?;
         access::check_pattern(wanted)?;
         let observes = observes.as_ref();
+        if found.take_if(|found| found.is_of_values()).is_none()
+            && found.is_none()
+            && let Some(ticket) = self.await_values(now, session, wanted)
+        {
+            return Ok(Some(ticket));
+        }
         let Ok(name) = self.log_of(session, wanted, observes) else {
             return self.subscribe_with(now, session, (wanted, observes), None, told).map(|()| None);
         };

@@ -123,6 +123,32 @@ fn a_peer_that_is_silent_for_2_s_is_lost_and_found_again() {
 }
 
 #[test]
+fn a_peer_that_answers_late_is_not_lost_while_messages_move() {
+    let mut net = Net::pair();
+    // What the first node sends waits in a queue that grows: a third of it arrives.
+    net.cut.push((0, 1));
+    let subject = net.buses[1].node_subject();
+    let (mut queue, mut seen) = (std::collections::VecDeque::new(), net.published.len());
+    let mut lost_after = None;
+    for step in 0..150 {
+        net.send(0, "b", b"data").ok();
+        net.pass(ms(100));
+        queue.extend(net.published[seen..].iter().filter(|(from, it)| *from == 0 && it.subject == subject).cloned());
+        seen = net.published.len();
+        if let Some((_, outbound)) = queue.pop_front() {
+            net.deliver(9, &outbound);
+        }
+        if net.state(0, "b") != Some(PeerState::Linked) {
+            lost_after = Some(step);
+            break;
+        }
+    }
+    // At 3 s, an answer is to something that was sent more than 2 s before.
+    assert!(lost_after.is_some_and(|step| (50..120).contains(&step)), "{lost_after:?}");
+    assert_eq!(net.words(0), ["lost b: Silent"], "somebody could hold back what arrives");
+}
+
+#[test]
 fn a_cut_of_less_than_2_s_loses_nothing() {
     let mut net = Net::pair();
     net.cut.extend([(0, 1), (1, 0)]);

@@ -13,6 +13,9 @@ const PROOF_AGE_MAX: Duration = Duration::from_millis(2500);
 /// How long a link may be silent before its peer is lost, with the step of the simulation.
 const SILENT_MAX: Duration = Duration::from_millis(2020);
 
+/// How long a peer may have stopped before it is lost, though what it sent before still arrives.
+const STOPPED_MAX: Duration = Duration::from_millis(6020);
+
 /// How long a node may stand still and still read what has arrived meanwhile.
 const PAUSE: Duration = Duration::from_millis(1500);
 
@@ -71,6 +74,8 @@ struct Held {
     last: u64,
     /// When the link last began.
     begun: Instant,
+    /// When something of the peer last arrived on the link.
+    heard: Instant,
     lost: bool,
 }
 
@@ -120,6 +125,15 @@ impl Model {
     pub(super) fn ran(&mut self, now: Instant, incarnation: Incarnation) {
         if let Some(life) = self.lives.get_mut(&incarnation) {
             life.ran = now;
+        }
+    }
+
+    /// A packet of a link arrives for an incarnation, from one that need not be a peer.
+    pub(super) fn heard(&mut self, now: Instant, me: Incarnation, from: Incarnation) {
+        for ((it, _), held) in &mut self.held {
+            if *it == me && held.peer == from {
+                held.heard = now;
+            }
         }
     }
 
@@ -191,7 +205,8 @@ impl Model {
         let before = self.held.get(&(me, node.clone()));
         ensure(before.is_none_or(|held| held.lost), || "a peer was found that was not lost".to_owned())?;
         let last = before.filter(|held| held.peer == peer).map_or(0, |held| held.last);
-        self.held.insert((me, node.clone()), Held { peer, since_snapshot: None, last, begun: now, lost: false });
+        self.held
+            .insert((me, node.clone()), Held { peer, since_snapshot: None, last, begun: now, heard: now, lost: false });
         Ok(())
     }
 
@@ -246,9 +261,12 @@ impl Model {
     pub(super) fn look(&self, now: Instant, bus: &Bus, link_bytes: usize) -> Result<(), String> {
         for peer in bus.peers() {
             ensure(peer.window_bytes <= link_bytes, || format!("a window of {} bytes", peer.window_bytes))?;
-            let begun = self.held.get(&(bus.incarnation(), peer.node.clone())).map(|held| held.begun);
+            let held = self.held.get(&(bus.incarnation(), peer.node.clone()));
+            let begun = held.map(|held| held.begun);
+            let heard = held.map(|held| held.heard);
             let ran = self.lives.get(&peer.incarnation).map(|life| life.ran);
-            let silent = begun.max(ran).is_none_or(|heard| now > heard + SILENT_MAX);
+            let silent = begun.max(heard).is_none_or(|heard| now > heard + SILENT_MAX)
+                || begun.max(ran).is_none_or(|ran| now > ran + STOPPED_MAX);
             let linked = matches!(peer.state, PeerState::Linked | PeerState::Joining);
             ensure(!linked || !silent, || format!("{} is {:?}, but silent", peer.node, peer.state))?;
         }

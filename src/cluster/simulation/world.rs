@@ -9,7 +9,8 @@ use rand::{RngExt, SeedableRng};
 use super::model::{Content, Model, ensure};
 use super::network::{Delivery, Nats, Weather};
 use crate::cluster::bus::start;
-use crate::cluster::{Bus, BusEvent, BusSettings, Incarnation, Keys, NodeId, PeerState, Seed};
+use crate::cluster::seal::Head;
+use crate::cluster::{Bus, BusEvent, BusSettings, Inbound, Incarnation, Keys, NodeId, PeerState, Seed};
 
 const STEP: Duration = Duration::from_millis(10);
 
@@ -184,6 +185,9 @@ impl World {
         if node.frozen.is_some() {
             node.waiting.push(delivery);
             return Ok(());
+        }
+        if let (Inbound::Node(me), Some(head)) = (delivery.inbound, Head::read(&delivery.payload)) {
+            self.model.heard(self.now, me, head.from);
         }
         node.bus.receive(self.now, delivery.inbound, &delivery.payload);
         self.settle(delivery.to)

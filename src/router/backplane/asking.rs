@@ -119,8 +119,8 @@ impl Router {
                 Answer::Explained(&explained)
             }
             Question::Close { source, user, session, reason, reconnect } => {
-                let text = |text: &Option<&str>| text.map(str::to_owned);
-                let which = Sessions { source: text(source), user: text(user), id: text(session) };
+                let text = |text: Option<&str>| text.map(str::to_owned);
+                let which = Sessions { source: text(*source), user: text(*user), id: text(*session) };
                 let end = reason.floor_char_boundary(CLOSED_BECAUSE_BYTES_MAX);
                 let reason = reason.get(..end).unwrap_or_default().to_owned();
                 // A question of a node with a defect must not close every session.

@@ -143,7 +143,7 @@ pub(in crate::router) enum Question<'a> {
     Close { source: Option<&'a str>, user: Option<&'a str>, session: Option<&'a str>, reason: &'a str, reconnect: bool },
 }
 
-/// A question about an envelope that the asker's node has decided on.
+/// A question about an envelope that the node which asks has decided on.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(in crate::router) struct Explain<'a> {
     /// The sessions. Empty: there is none of this source; then it is asked how the last one ended.
@@ -376,15 +376,14 @@ impl Message<'_> {
             | Self::ReadValues
             | Self::AskLease { .. }
             | Self::Lease { .. }
+            | Self::Ask { question: Question::Close { .. }, .. }
+            | Self::Told { answer: Answer::Closed(_), .. }
             | Self::Mark => 0,
-            Self::Control(bytes) => bytes.len(),
+            Self::Control(bytes) | Self::Told { answer: Answer::Explained(bytes), .. } => bytes.len(),
             Self::Moving(moving) => moving.text_len(),
             Self::Ask { question: Question::Explain(Explain { sessions, text, .. }), .. } => {
                 text.len() + sessions.len() * size_of::<Id>()
             }
-            Self::Ask { question: Question::Close { .. }, .. } => 0,
-            Self::Told { answer: Answer::Explained(bytes), .. } => bytes.len(),
-            Self::Told { answer: Answer::Closed(_), .. } => 0,
         };
         // Never grown where a text may be secret, which would leave a copy behind.
         let buffer = Vec::with_capacity(text + ROOM);

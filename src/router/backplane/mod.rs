@@ -8,10 +8,10 @@
 //!
 //! `message` is what is said, `peer` what is known of a peer, `acknowledged` which changes it has taken, `cut_off` what is
 //! remembered of one that is lost, `inbox` holds back what must not overtake an event of a log, `events` and `requests`
-//! are how both cross a link. `narrowing` is what sessions elsewhere may
-//! receive, `load` how busy they are, `pressure` how publishers wait for their queues. `retained` are the values that a cluster
-//! keeps, `moving` is how a session gets to another node, `asking` is what operators want of all nodes. Nothing here waits: what a link cannot
-//! take breaks it, and its peer's stand-ins end.
+//! are how both cross a link. `narrowing` is what sessions elsewhere may receive, `load` how busy they are, `pressure` how
+//! publishers wait for their queues. `retained` are the values that a cluster keeps, `missed` those that have to be read,
+//! `moving` is how a session gets to another node, `asking` is what operators want of all nodes. Nothing here waits: what a
+//! link cannot take breaks it, and its peer's stand-ins end.
 
 mod acknowledged;
 mod announce;
@@ -21,6 +21,7 @@ mod events;
 mod inbox;
 pub(super) mod load;
 pub(super) mod message;
+mod missed;
 pub(super) mod moving;
 mod narrowing;
 mod peer;
@@ -33,7 +34,6 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use arc_swap::ArcSwap;
-use tokio::sync::Notify;
 use zeroize::Zeroizing;
 
 use crate::router::history::LogName;
@@ -47,6 +47,7 @@ pub(super) use asking::{Answered, Answers};
 use cut_off::CutOff;
 use load::ChangedLoads;
 use message::Message;
+use missed::MissedValues;
 use moving::Moves;
 pub use moving::{Fetched, MoveTicket, Steady};
 pub use peer::Lost;
@@ -83,8 +84,7 @@ pub(super) struct Cluster {
     /// The handlers whose load has changed.
     loads: Arc<ChangedLoads>,
     adapters: Adapters,
-    /// Told when the bucket of retained values has to be read on.
-    values_missed: Notify,
+    missed: MissedValues,
     moves: Moves,
     asks: Asks,
 }
@@ -98,7 +98,7 @@ impl Cluster {
             cut_off: CutOff::default(),
             loads: Arc::default(),
             adapters: Adapters::default(),
-            values_missed: Notify::new(),
+            missed: MissedValues::default(),
             moves: Moves::default(),
             asks: Asks::default(),
         }
@@ -176,6 +176,7 @@ impl Router {
         let Some(peer) = cluster.peer(node) else { return };
         cluster.peers.rcu(|peers| peers.iter().filter(|peer| peer.node() != node).cloned().collect::<Vec<_>>());
         self.forget_peer(now, &peer);
+        self.values_not_due(&peer);
         self.tell_gap(now, lost);
         // What it has appended to logs, and not sent any more.
         self.check_all_logs();
@@ -186,6 +187,7 @@ impl Router {
         let Some(cluster) = &self.cluster else { return };
         for peer in cluster.peers.swap(Arc::default()).iter() {
             self.forget_peer(now, peer);
+            self.values_not_due(peer);
         }
         self.tell_gap(now, lost);
     }

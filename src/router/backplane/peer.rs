@@ -220,7 +220,7 @@ impl Router {
                 other => self.changed(now, peer, other),
             }
         }
-        self.note_values_missed();
+        self.values_due(peer);
         // Told only now, so that a session that is told can reach the handlers of the one that joined.
         for who in joined {
             self.tell_presence_of(now, &who, Some(peer.node()), Presence::Joined);

@@ -20,7 +20,6 @@ use crate::router::retained::{self, Author};
 use crate::router::session::{Role, Session};
 use crate::router::{Receipt, Routed, Router, Scope};
 use crate::store::history::{Place, Retained as Value};
-use tokio::sync::Notify;
 use wire::{DecodeLimits, Envelope, Triple, decode};
 
 /// What the bucket says of a value.
@@ -191,23 +190,11 @@ impl Router {
         self.retained.revise(now, &self.policy, place, (value, revision), || ());
     }
 
-    /// Told when the bucket has to be read on: a peer can have put values there that did not arrive.
-    pub fn values_missed(&self) -> Option<&Notify> {
-        self.cluster.as_ref().map(|cluster| &cluster.values_missed)
-    }
-
     /// Lets every peer read the bucket on: it has a value that was not sent to them.
     pub fn let_peers_read_values(&self) {
         let Some(cluster) = &self.cluster else { return };
         for peer in cluster.peers.load().iter() {
             cluster.send(peer, &Message::ReadValues);
-        }
-    }
-
-    /// The bucket may have values that this node does not: the link to a peer begins or has ended, or the peer says so.
-    pub(in crate::router) fn note_values_missed(&self) {
-        if let Some(cluster) = &self.cluster {
-            cluster.values_missed.notify_one();
         }
     }
 }

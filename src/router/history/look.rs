@@ -41,6 +41,8 @@ pub(in crate::router) enum Ahead {
     Lost(RecoverReason),
     /// Where the log of a cluster is.
     Ends(Ends),
+    /// Retained values were read. Nothing is known of the log.
+    Values,
 }
 
 /// What a subscription has found on the disk.
@@ -54,8 +56,20 @@ pub struct Found {
 /// What a subscription waits for that needs events from the disk.
 pub struct LookTicket(oneshot::Receiver<Found>);
 
+impl Found {
+    /// The retained values of a cluster were read.
+    pub(in crate::router) fn values() -> Self {
+        Self { outcome: Ok(Ahead::Values), tries: 0, following: None }
+    }
+
+    /// Whether it is no more than that.
+    pub(in crate::router) fn is_of_values(&self) -> bool {
+        matches!(self.outcome, Ok(Ahead::Values))
+    }
+}
+
 impl LookTicket {
-    pub(super) fn new(found: oneshot::Receiver<Found>) -> Self {
+    pub(in crate::router) fn new(found: oneshot::Receiver<Found>) -> Self {
         Self(found)
     }
 
@@ -217,7 +231,7 @@ impl Router {
         let goes_on = match ahead {
             Ahead::Counted(counted) => counted.goes_on_in(&log.state),
             Ahead::Lost(_) => true,
-            Ahead::Nothing | Ahead::Ends(_) => false,
+            Ahead::Nothing | Ahead::Ends(_) | Ahead::Values => false,
         };
         !goes_on && self.start(now, name, &log.state, recover).is_ok_and(|start| start.only_on_disk.is_some())
     }

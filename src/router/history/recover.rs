@@ -126,7 +126,7 @@ impl Router {
                 count(reason.outcome());
                 return nothing(Some(Recovered::Lost(reason)));
             }
-            (Ahead::Counted(_) | Ahead::Nothing | Ahead::Ends(_), Ok(start)) => start.counted,
+            (Ahead::Counted(_) | Ahead::Nothing | Ahead::Ends(_) | Ahead::Values, Ok(start)) => start.counted,
         };
         count(RecoveryOutcome::Recovered);
         let session = &subscription.session;

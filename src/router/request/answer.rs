@@ -157,6 +157,7 @@ impl Router {
         self.expire_pressure(now);
         self.expire_moves(now);
         self.expire_asks(now);
+        self.expire_values(now);
     }
 
     /// Ends a request whose time is over, as this event does.

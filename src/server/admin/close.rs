@@ -37,7 +37,8 @@ pub(super) struct Close {
 
 /// What was closed.
 #[derive(Serialize, ToSchema)]
-pub(super) struct Closed {
+#[schema(as = Closed)]
+pub(super) struct Outcome {
     /// How many sessions, on all nodes of a cluster.
     closed: u64,
     /// Not every node of the cluster has answered.
@@ -57,13 +58,13 @@ pub(super) struct Closed {
     post,
     path = "/v1/sessions/close",
     request_body = Close,
-    responses((status = 200, description = "They are closed.", body = Closed))
+    responses((status = 200, description = "They are closed.", body = Outcome))
 )]
 pub(super) async fn close(
     State(shared): State<Shared>,
     act: Act,
     Body(close): Body<Close>,
-) -> Result<Answer<Closed>, Problem> {
+) -> Result<Answer<Outcome>, Problem> {
     act.note(&close);
     let Close { source, user, session, reason, reconnect } = close;
     if source.is_none() && user.is_none() && session.is_none() {
@@ -80,5 +81,5 @@ pub(super) async fn close(
     shared.broker.router.close_everywhere(now, &router::Close { which, reason, reconnect }, told);
     let closed = answer.await.map_err(|_| Problem::new(ErrorCode::Internal, "the broker ends"))?;
     let router::Closed { sessions, silent } = closed;
-    Ok(Answer(Closed { closed: sessions, partial: !silent.is_empty(), unanswered: silent }))
+    Ok(Answer(Outcome { closed: sessions, partial: !silent.is_empty(), unanswered: silent }))
 }

@@ -9,6 +9,7 @@ use async_nats::{Client, Event, Message, SubscribeError, Subscriber};
 use futures_util::{FutureExt, StreamExt};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
+use tokio::task::yield_now;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -33,8 +34,10 @@ const IDLE: Duration = Duration::from_secs(1);
 /// How often others are told how busy handlers are, at most.
 const LOADS_EVERY: Duration = Duration::from_millis(500);
 
-/// How many messages are handled before the other direction has its turn.
+/// How many messages, and how many bytes of them, are handled before the other direction has its turn. To seal or open this
+/// much, and to deliver it, must take far less time than that after which a peer is lost, also on a slow machine.
 const TURN: usize = 256;
+const TURN_BYTES: usize = 128 << 10;
 
 /// What a node needs to join.
 pub(super) struct Joiner {
@@ -171,6 +174,8 @@ impl<'a> Node<'a> {
             }
             self.announce_loads();
             self.transmit().await;
+            // The library reads and writes on this thread, too.
+            yield_now().await;
             if let Some(storage) = joining.as_mut().map(|it| it.outcome(self.plane)).transpose()?.flatten() {
                 joining = None;
                 self.plane.say_live();
@@ -205,12 +210,15 @@ impl<'a> Node<'a> {
     fn arrived(&mut self, from: Inbound, message: &Message) {
         self.plane.receive(from, &message.payload);
         let own = Inbound::Node(self.incarnation);
+        let mut bytes = message.payload.len();
         for (from, subscriber) in [(Inbound::Beats, &mut self.beats), (own, &mut self.own)] {
             for _ in 0..TURN {
-                match subscriber.next().now_or_never() {
-                    Some(Some(message)) => self.plane.receive(from, &message.payload),
-                    Some(None) | None => break,
+                if bytes >= TURN_BYTES && from != Inbound::Beats {
+                    break;
                 }
+                let Some(Some(message)) = subscriber.next().now_or_never() else { break };
+                bytes += message.payload.len();
+                self.plane.receive(from, &message.payload);
             }
         }
     }
@@ -226,8 +234,13 @@ impl<'a> Node<'a> {
 
     /// Gives NATS what there is to send.
     async fn transmit(&self) {
+        let mut bytes = 0;
         for _ in 0..TURN {
+            if bytes >= TURN_BYTES {
+                break;
+            }
             let Some(Outbound { subject, payload }) = self.plane.transmit() else { return };
+            bytes += payload.len();
             match timeout(PUBLISH_WAIT, self.client.publish(subject, payload.into())).await {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => tracing::warn!(%error, "NATS did not take a message, which is sent again"),

@@ -114,6 +114,27 @@ async fn a_node_that_starts_again_has_all_values() {
 }
 
 #[tokio::test]
+async fn a_node_that_stood_still_has_what_was_set_meanwhile_once_it_is_linked_again() {
+    let Some(mut servers) = Servers::start(3).await else { return };
+    let (one, two) = tokio::join!(servers.node("one", 0), servers.node("two", 1));
+    let mut phone = one.app_of("phone", "alice").await;
+    let mut crm = two.app_of("crm", "alice").await;
+    crm.subscribe("Broker/Application/Joined").await;
+    retain(&mut phone, STATE, json!("before")).await.unwrap();
+    // The bucket has lost its leader, and the connection of the second node its server.
+    let leader = servers.leader_of("KV_sb1_test_retained").await;
+    two.signal("STOP").await;
+    servers.kill(leader).await;
+    retain(&mut phone, STATE, json!("meanwhile")).await.unwrap();
+    two.signal("CONT").await;
+    two.log_until("the line of the pause", |log| log.contains("stood still")).await;
+    // As soon as the other node is known again: its applications are reported as joined.
+    while crm.next_on("Broker/Application/Joined").await["data"]["Source"] != "phone" {}
+    assert_eq!(values(&two, "Phone/*/*").await, [json!("meanwhile")]);
+    servers.restart(leader).await;
+}
+
+#[tokio::test]
 async fn without_nats_a_retained_event_is_refused_and_other_events_go_on() {
     let Some(mut servers) = Servers::start(1).await else { return };
     let table = servers.table("one", 0) + "storage_wait = \"1s\"\n";

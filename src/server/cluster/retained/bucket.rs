@@ -2,6 +2,7 @@
 //! plain, and those of users if `cluster.seal_subjects` says so.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, pull};
@@ -226,44 +227,40 @@ impl Bucket {
         &self.in_doubt
     }
 
-    /// Reads what has a later revision than this. Returns the revision up to which it has read. A value that does not open is
+    /// Reads what has a later revision than `last`, which is the revision up to which it has read. A value that does not open is
     /// skipped, and counted.
-    pub(super) async fn read_on(self: Arc<Self>, last: u64) -> (u64, Result<(), StorageError>) {
-        let mut last = last;
-        let outcome = self.read_after(&mut last).await;
-        (last, outcome)
-    }
-
-    async fn read_after(&self, last: &mut u64) -> Result<(), StorageError> {
+    pub(super) async fn read_on(self: Arc<Self>, last: Arc<AtomicU64>) -> Result<(), StorageError> {
         loop {
-            if self.read_singly(last).await? {
+            if self.read_singly(&last).await? {
                 return Ok(());
             }
-            let read = self.read_many(last).await;
+            let read = self.read_many(&last).await;
             self.storage.counted(read)?;
         }
     }
 
     /// Reads some values from the leader, which has everything that was acknowledged. Returns whether it has read all.
-    async fn read_singly(&self, last: &mut u64) -> Result<bool, StorageError> {
+    async fn read_singly(&self, last: &AtomicU64) -> Result<bool, StorageError> {
         let (stream, keys) = self.storage.bucket(RETAINED);
         let all = format!("{keys}.>");
         for _ in 0..SINGLY_MAX {
-            let Some(read) = self.storage.first_from(&stream, &all, *last + 1).await? else { return Ok(true) };
+            let Some(read) = self.storage.first_from(&stream, &all, last.load(Ordering::Relaxed) + 1).await? else {
+                return Ok(true);
+            };
             if !read.is_marker() {
                 self.take_over(&read.subject, &read.sealed, read.sequence);
             }
-            *last = read.sequence;
+            last.store(read.sequence, Ordering::Relaxed);
         }
         Ok(false)
     }
 
     /// Reads by a consumer what the server has on which it runs.
-    async fn read_many(&self, last: &mut u64) -> Result<(), StorageError> {
+    async fn read_many(&self, last: &AtomicU64) -> Result<(), StorageError> {
         let (stream, keys) = self.storage.bucket(RETAINED);
         let unavailable = |error: String| StorageError::Unavailable(error);
         let config = pull::Config {
-            deliver_policy: DeliverPolicy::ByStartSequence { start_sequence: *last + 1 },
+            deliver_policy: DeliverPolicy::ByStartSequence { start_sequence: last.load(Ordering::Relaxed) + 1 },
             ack_policy: AckPolicy::None,
             filter_subject: format!("{keys}.>"),
             inactive_threshold: CONSUMER_TIME,
@@ -276,7 +273,7 @@ impl Bucket {
         while left > 0 {
             let fetch = consumer.fetch().max_messages(BATCH).expires(BATCH_TIME).messages();
             let mut messages = fetch.await.map_err(|error| unavailable(error.to_string()))?;
-            let before = *last;
+            let before = last.load(Ordering::Relaxed);
             while let Ok(Some(message)) = timeout(BATCH_TIME, messages.next()).await {
                 let message = message.map_err(|error| unavailable(error.to_string()))?;
                 let info = message.info().map_err(|error| unavailable(error.to_string()))?;
@@ -286,9 +283,10 @@ impl Bucket {
                 if !is_marker {
                     self.take_over(&message.subject, &message.payload, info.stream_sequence);
                 }
-                (*last, left) = (info.stream_sequence, info.pending);
+                last.store(info.stream_sequence, Ordering::Relaxed);
+                left = info.pending;
             }
-            if *last == before {
+            if last.load(Ordering::Relaxed) == before {
                 return Err(unavailable("no answer".to_owned()));
             }
         }

@@ -15,6 +15,7 @@ use std::collections::HashSet;
 use std::future::{Future, pending};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::sync::mpsc::SyncSender;
 use std::time::Duration;
 
@@ -33,11 +34,13 @@ use wire::{ErrorCode, Refusal};
 /// How many events are under way to the bucket at once.
 const UNDER_WAY_MAX: usize = 1024;
 
-/// How long after a failure the bucket is read again.
-const AGAIN: Duration = Duration::from_secs(1);
+/// How long after a failure the bucket is read again. Subscriptions wait for it.
+const AGAIN: Duration = Duration::from_millis(250);
 
-/// How often the bucket is read after a put of which nobody knows what became: it may still be on its way.
+/// How often the bucket is read after a put of which nobody knows what became, and how long after each other: it may still be
+/// on its way.
 const DOUBTS: u8 = 3;
+const DOUBT: Duration = Duration::from_secs(1);
 
 /// What the task needs.
 pub(super) struct Storing {
@@ -48,23 +51,26 @@ pub(super) struct Storing {
 /// Events whose values are being put, with their keys, and the revisions of what was put.
 type Puts = Pin<Box<dyn Future<Output = (Batch, Vec<String>, Result<Vec<u64>, StorageError>)> + Send>>;
 
-/// How far the bucket was read, and whether that was all.
-type Reading = Pin<Box<dyn Future<Output = (u64, Result<(), StorageError>)> + Send>>;
+/// Whether the bucket was read to its end.
+type Reading = Pin<Box<dyn Future<Output = Result<(), StorageError>> + Send>>;
 
 impl Storing {
     /// Reads the bucket, says what came of it, and serves it for as long as the node runs.
     pub(super) async fn run(self, read: SyncSender<Result<(), StorageError>>) {
         let Self { queue, bucket } = self;
-        let (until, mut last) = (Instant::now() + NATS_WAIT, 0);
+        let (until, last) = (Instant::now() + NATS_WAIT, Arc::<AtomicU64>::default());
+        let begun = bucket.router.begin_read_of_values();
         let outcome = loop {
-            let (at, outcome) = Arc::clone(&bucket).read_on(last).await;
-            last = at;
+            let outcome = Arc::clone(&bucket).read_on(Arc::clone(&last)).await;
             if outcome.is_ok() || Instant::now() >= until {
                 break outcome;
             }
             sleep_until(Instant::now() + AGAIN).await;
         };
         let is_read = outcome.is_ok();
+        if is_read {
+            bucket.router.values_read(begun);
+        }
         // Nobody waits for it if the start was given up.
         read.send(outcome).ok();
         if is_read {
@@ -173,8 +179,9 @@ impl Task {
 /// Reads the bucket on, when there is something to read.
 struct Reader {
     /// The revision up to which it was read.
-    last: u64,
-    reading: Option<Reading>,
+    last: Arc<AtomicU64>,
+    /// The read that is under way, and what it will have.
+    reading: Option<(u64, Reading)>,
     /// When it is to be read.
     at: Option<Instant>,
     /// How often it has yet to be read because nobody knows what became of a put.
@@ -182,35 +189,37 @@ struct Reader {
 }
 
 impl Reader {
-    fn new(last: u64) -> Self {
+    fn new(last: Arc<AtomicU64>) -> Self {
         Self { last, reading: None, at: None, doubts: 0 }
     }
 
-    /// There may be something to read.
+    /// There may be something to read. A read that is under way does not have it, and may wait for an answer that was lost with
+    /// the connection to NATS: it begins anew where it is.
     fn want(&mut self) {
-        self.at = Some(Instant::now());
+        (self.reading, self.at) = (None, Some(Instant::now()));
     }
 
     /// A put was not acknowledged. If its value is in the bucket, all nodes have to know.
     fn doubt(&mut self) {
         self.doubts = DOUBTS;
-        self.at.get_or_insert(Instant::now() + AGAIN);
+        self.at.get_or_insert(Instant::now() + DOUBT);
     }
 
     fn start(&mut self, bucket: &Arc<Bucket>) {
         if self.reading.is_none() && self.at.is_some_and(|at| at <= Instant::now()) {
             self.at = None;
-            self.reading = Some(Box::pin(Arc::clone(bucket).read_on(self.last)));
+            let begun = bucket.router.begin_read_of_values();
+            self.reading = Some((begun, Box::pin(Arc::clone(bucket).read_on(Arc::clone(&self.last)))));
         }
     }
 
     /// Ready when the bucket was read, or is to be.
     async fn read(&mut self) -> Option<(u64, Result<(), StorageError>)> {
         match (&mut self.reading, self.at) {
-            (Some(reading), _) => {
-                let outcome = reading.await;
+            (Some((begun, reading)), _) => {
+                let (begun, outcome) = (*begun, reading.await);
                 self.reading = None;
-                Some(outcome)
+                Some((begun, outcome))
             }
             (None, Some(at)) => {
                 sleep_until(at).await;
@@ -221,15 +230,18 @@ impl Reader {
     }
 
     fn note(&mut self, outcome: Option<(u64, Result<(), StorageError>)>, router: &Router) {
-        let Some((last, outcome)) = outcome else { return };
-        self.last = last;
-        if outcome.is_err() {
+        let Some((begun, outcome)) = outcome else { return };
+        if let Err(error) = outcome {
+            tracing::debug!(%error, "the retained values of the cluster cannot be read now");
             self.at = Some(Instant::now() + AGAIN);
-        } else if self.doubts > 0 {
+            return;
+        }
+        router.values_read(begun);
+        if self.doubts > 0 {
             self.doubts -= 1;
             router.let_peers_read_values();
             if self.doubts > 0 {
-                self.at = Some(Instant::now() + AGAIN);
+                self.at = Some(Instant::now() + DOUBT);
             }
         }
     }
