@@ -9,9 +9,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::events::placed_forms;
-use super::message::{Message, Place as At, Sent, SentScope};
+use super::message::{Message, Place as At, Sent, SentScope, placed};
 use super::peer::Peer;
-use crate::router::commit::Awaited;
+use crate::router::commit::{Awaited, LoggedValue};
 use crate::router::decide::Facts;
 use crate::router::fan_out::{Delivered, Delivery};
 use crate::router::forms::Forms;
@@ -118,6 +118,33 @@ impl Router {
             }
         }
         (nodes, awaited)
+    }
+
+    /// Keeps a value that the bucket has with this revision, and sends it to every peer: of an event that was delivered before.
+    /// Returns what they have to take before its sender is told.
+    pub(in crate::router) fn share_first(&self, now: Instant, first: &LoggedValue, revision: u64) -> Awaited {
+        let LoggedValue { place, value, position } = first;
+        self.take_over_value(now, place, value.as_ref(), revision);
+        let Some(cluster) = &self.cluster else { return Awaited::default() };
+        let user = place.user.as_deref();
+        let decoded = value.as_ref().and_then(|value| decode(&value.text, DecodeLimits::OWN).ok());
+        let message = match (value, &decoded) {
+            (Some(value), Some(envelope)) => {
+                let scope = user.map_or(SentScope::Shared(value.user.as_deref()), SentScope::User);
+                let source = envelope.source().unwrap_or_default();
+                let place = Some(placed(position, false, false));
+                let event = Sent { sender: 0, source, scope, text: &value.text, place };
+                Message::Retained { revision, is_event: false, by_service: value.service.is_some(), event }
+            }
+            _ => Message::Cleared { revision, user, triple: &place.triple, target: place.target.as_deref() },
+        };
+        let mut awaited = Awaited::default();
+        for peer in cluster.peers.load().iter() {
+            if let Some(number) = cluster.send(peer, &message) {
+                awaited.add(peer, number);
+            }
+        }
+        awaited
     }
 
     /// A peer sends a value that the bucket has with this revision.

@@ -18,6 +18,7 @@ use crate::router::decide::Facts;
 use crate::router::forms::Forms;
 use crate::router::history::{Arrived, Keeping, Kept, Locked, LogName, Position};
 use crate::router::observe::Expected;
+use crate::router::retained::Author;
 use crate::router::session::Session;
 use crate::router::{Receipt, Routed, Router, Scope, access};
 use crate::store::history::{Entry, LogName as StoredName, millis};
@@ -116,6 +117,10 @@ impl Append {
         self.planned_stored().map(|stored| (&stored.entry, stored.attempt, stored.once.as_ref()))
     }
 
+    pub(super) fn author(&self) -> Author<'_> {
+        self.event.sender.author()
+    }
+
     pub(super) fn planned_stored(&self) -> Option<&Stored> {
         match &self.planned {
             Ok(Planned::Stored(stored)) => Some(stored),
@@ -193,7 +198,8 @@ impl Router {
     }
 
     /// An event is in its logs: in each of [`Append::logs`], one after the other. It is delivered now, or when those before
-    /// it in its log were. `value`: what became of [`Append::value`].
+    /// it in its log were. `value`: what became of [`Append::value`], or of
+    /// [`Router::value_of_first`].
     ///
     /// # Errors
     /// It is in none: why not.
@@ -216,7 +222,7 @@ impl Router {
         } else if let (Some(log), Some(place)) = (stored.logs.first(), places.first()) {
             let at = (&place.position, place.follows);
             match place.is_duplicate {
-                true => self.finish_duplicate(now, event, &place.position),
+                true => self.finish_duplicate(now, event, &place.position, value),
                 false => {
                     let own = Box::new(Own { event, follows: place.follows, value });
                     self.arrived(now, &LogName::from(log), at, Arrived::Own(own));
@@ -232,17 +238,6 @@ impl Router {
         if let Some(commits) = &self.commits {
             commits.attempts.lock().remove(&attempt);
         }
-    }
-
-    fn finish_duplicate(&self, now: Instant, event: Uncommitted, position: &Position) {
-        let kept = Some(Box::new(Kept { position: position.clone(), is_duplicate: true }));
-        let receipt = Some(Receipt { receivers: 0, hint: None, kept, nodes: None });
-        let routed = Ok(Routed { receipt, ..Routed::default() });
-        if let Ok(envelope) = decode(&event.text, DecodeLimits::OWN) {
-            let facts = self.policy.facts(envelope.triple());
-            self.observe(now, &event.sender, &envelope, &facts, (Expected::EVENT, routed.as_ref()));
-        }
-        self.complete_event(now, event, routed);
     }
 
     /// An adapter's event for all users is in the log of each.

@@ -5,18 +5,20 @@
 //! keeps the event that its sessions received last, whichever of two nodes is faster with its value.
 //!
 //! If the value cannot be stored, the event is in its log nevertheless, and is delivered. Its sender gets the refusal in place
-//! of a receipt, which would say that every node has the value.
+//! of a receipt, which would say that every node has the value. If it sends the event again with `once`, the value of the first one is
+//! put then, unless there is a later one.
 
 use std::time::Instant;
 
-use wire::{Envelope, Refusal};
+use wire::{DecodeLimits, Envelope, Refusal, decode};
 
-use super::Uncommitted;
 use super::append::Append;
+use super::{Awaited, Uncommitted};
 use crate::router::decide::Facts;
-use crate::router::history::Position;
-use crate::router::{Denied, Routed, Router, Scope, retained};
-use crate::store::history::{Place, Retained};
+use crate::router::history::{Kept, Position};
+use crate::router::observe::Expected;
+use crate::router::{Denied, Receipt, Routed, Router, Scope, retained};
+use crate::store::history::{Entry, Place, Retained};
 
 /// What an event in a log leaves as the last value of its triple.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,6 +37,8 @@ pub enum ValueOutcome {
     Nothing,
     /// The bucket has it, with this revision.
     Put(u64),
+    /// The event was sent before. The bucket has the value of the first one, with this revision.
+    Again(Box<LoggedValue>, u64),
     /// The bucket has the value of a later event.
     Superseded,
     /// The bucket may not have it. The sender of the event is told why.
@@ -46,7 +50,7 @@ impl ValueOutcome {
     pub(super) fn revision(&self) -> Option<u64> {
         match self {
             Self::Put(revision) => Some(*revision),
-            Self::Nothing | Self::Superseded | Self::Failed(_) => None,
+            Self::Nothing | Self::Again(..) | Self::Superseded | Self::Failed(_) => None,
         }
     }
 }
@@ -68,6 +72,11 @@ impl Unplaced {
 }
 
 impl Append {
+    /// Whether it is to leave a value.
+    pub fn has_value(&self) -> bool {
+        self.planned_stored().is_some_and(|stored| stored.value.is_some())
+    }
+
     /// What has to be put into the bucket when the event is at this position. `None`: nothing.
     pub fn value(&self, position: &Position) -> Option<LoggedValue> {
         let stored = self.planned_stored()?;
@@ -96,6 +105,37 @@ impl Router {
         Ok(Some(Unplaced { place, value, clears: envelope.payload_is_null() }))
     }
 
+    /// The value of an earlier event with the id of this one, which is in its log at this position. `None`: it has none.
+    pub fn value_of_first(&self, append: &Append, position: &Position, first: &Entry) -> Option<LoggedValue> {
+        let log = append.logs().first()?;
+        let envelope = decode(&first.text, DecodeLimits::OWN).ok().filter(Envelope::retain)?;
+        let facts = self.policy.facts(envelope.triple());
+        let scope = log.user.as_deref().map_or(Scope::Shared(first.user.as_deref()), Scope::User);
+        let (text, at) = (first.text.to_string(), Some(position.clone()));
+        // It has the same sender.
+        let (place, value) = retained::stored(append.author(), &envelope, scope, &facts, text, at);
+        let value = (!envelope.payload_is_null()).then_some(value);
+        Some(LoggedValue { place, value, position: position.clone() })
+    }
+
+    /// An event was sent before. Its sender is told where the first one is.
+    pub(super) fn finish_duplicate(&self, now: Instant, event: Uncommitted, position: &Position, value: ValueOutcome) {
+        let waits_for = match &value {
+            ValueOutcome::Again(first, revision) => self.share_first(now, first, *revision),
+            ValueOutcome::Nothing | ValueOutcome::Put(_) | ValueOutcome::Superseded | ValueOutcome::Failed(_) => {
+                Awaited::default()
+            }
+        };
+        let kept = Some(Box::new(Kept { position: position.clone(), is_duplicate: true }));
+        let receipt = Some(Receipt { receivers: 0, hint: None, kept, nodes: None });
+        let routed = Ok(Routed { receipt, waits_for, ..Routed::default() });
+        if let Ok(envelope) = decode(&event.text, DecodeLimits::OWN) {
+            let facts = self.policy.facts(envelope.triple());
+            self.observe(now, &event.sender, &envelope, &facts, (Expected::EVENT, routed.as_ref()));
+        }
+        self.complete_logged(now, event, value, routed);
+    }
+
     /// Says what became of an event in a log, to its sender and to what waits for it. No lock is held.
     pub(in crate::router) fn complete_logged(
         &self,
@@ -106,7 +146,11 @@ impl Router {
     ) {
         let refusal = match value {
             ValueOutcome::Failed(refusal) if routed.is_ok() => refusal,
-            ValueOutcome::Failed(_) | ValueOutcome::Nothing | ValueOutcome::Put(_) | ValueOutcome::Superseded => {
+            ValueOutcome::Failed(_)
+            | ValueOutcome::Nothing
+            | ValueOutcome::Put(_)
+            | ValueOutcome::Again(..)
+            | ValueOutcome::Superseded => {
                 return self.complete_event(now, event, routed);
             }
         };

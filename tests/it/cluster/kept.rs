@@ -79,6 +79,11 @@ impl Logs {
         log.entries = log.entries.split_off(&(through + 1));
     }
 
+    /// An event that is kept.
+    pub(super) fn entry(&self, log: &LogName, offset: u64) -> Option<Entry> {
+        self.0.lock().logs.get(log)?.entries.get(&offset).map(|(_, entry)| entry.clone())
+    }
+
     /// Appends an event of a node.
     pub(super) fn append(&self, node: usize, append: &Append) -> Result<Vec<Appended>, Refusal> {
         let mut state = self.0.lock();

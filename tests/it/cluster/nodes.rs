@@ -214,9 +214,15 @@ impl Nodes {
     /// Puts the value of an event that was stored, if it has one, and tells its node what became of both.
     pub(super) fn tell_stored(&self, node: usize, (append, outcome): Outcome) {
         let Core { router, now } = &self.desks[node].core;
-        let place = outcome.as_ref().ok().and_then(|places| places.first()).filter(|place| !place.is_duplicate);
-        let value = place.and_then(|place| append.value(&place.position));
-        let value = value.map_or(ValueOutcome::Nothing, |value| self.storage.put_logged(value));
+        let place = outcome.as_ref().ok().and_then(|places| places.first()).filter(|_| append.has_value());
+        let value = place.and_then(|place| match place.is_duplicate {
+            true => {
+                let first = self.logs.entry(&append.logs()[0], place.position.offset)?;
+                Some((router.value_of_first(&append, &place.position, &first)?, true))
+            }
+            false => Some((append.value(&place.position)?, false)),
+        });
+        let value = value.map_or(ValueOutcome::Nothing, |(value, is_again)| self.storage.put_logged(value, is_again));
         router.appended(*now, append, outcome, value);
     }
 

@@ -144,6 +144,30 @@ async fn nodes_that_race_for_a_value_keep_the_last_event_of_the_log() {
 }
 
 #[tokio::test]
+async fn a_value_that_a_lost_node_has_not_put_is_put_when_its_event_is_sent_again() {
+    let Some(servers) = Servers::start(1).await else { return };
+    let (one, two) = tokio::join!(node(&servers, "one", 0), node(&servers, "two", 0));
+    let send = async |broker: &Broker, data: &str| {
+        let mut phone = broker.app_of("phone", "alice").await;
+        let once = json!({ "retain": true, "id": "e", "once": true, "data": data });
+        phone.send(envelope("Phone/Agent/State", once)).await;
+        phone.next_on("Broker/Message/Receipt").await["data"].clone()
+    };
+    assert_eq!(send(&one, "first").await["Offset"], 1);
+    let client = async_nats::connect(servers.url(0)).await.unwrap();
+    let bucket = async_nats::jetstream::new(client).get_stream("KV_sb1_test_retained").await.unwrap();
+    bucket.purge().await.unwrap();
+    one.signal("KILL").await;
+    let two = two.killed().await;
+    assert!(values(&two).await.is_empty());
+    for _ in 0..2 {
+        let receipt = send(&two, "second").await;
+        assert_eq!((&receipt["Offset"], &receipt["Duplicate"]), (&json!(1), &json!(true)), "{receipt}");
+        assert_eq!(values(&two).await, [(json!("first"), 1)]);
+    }
+}
+
+#[tokio::test]
 async fn wills_on_channels_with_history_are_in_the_logs_of_all_nodes() {
     let Some(servers) = Servers::start(1).await else { return };
     let (one, two) = tokio::join!(node(&servers, "one", 0), node(&servers, "two", 0));

@@ -156,6 +156,36 @@ fn a_second_event_with_an_id_leaves_no_value() {
 }
 
 #[test]
+fn an_event_that_is_sent_again_leaves_the_value_of_the_first_one_if_it_is_missing() {
+    for triple in [PHONE, QUEUE] {
+        let nodes = nodes(3);
+        nodes.settle();
+        let senders: Vec<_> = (0..2).map(|node| nodes.node(node).attach("cti", Some("alice"))).collect();
+        nodes.settle();
+        let send = |node: usize, data: &str| {
+            let more = format!(r#","retain":true,"id":"a","once":true,"data":{data}"#);
+            nodes.node(node).send(&senders[node], &event(triple, &more)).unwrap();
+            let stored = nodes.store_only(node).unwrap();
+            nodes.tell_stored(node, stored);
+        };
+        nodes.storage.set_away(true);
+        send(0, r#""first""#);
+        assert_eq!(nodes.take(0, &senders[0])[0]["data"]["ErrorCode"], "STORAGE_UNAVAILABLE");
+        nodes.storage.set_away(false);
+        nodes.settle();
+        assert!(values(&nodes, 2, triple).is_empty());
+        send(1, r#""second""#);
+        assert!(told(&nodes, 1, &senders[1], "Receipt").is_empty(), "the other nodes do not have it yet");
+        nodes.settle();
+        let receipt = told(&nodes, 1, &senders[1], "Receipt").remove(0);
+        assert_eq!((&receipt["Duplicate"], &receipt["Offset"]), (&json!(true), &json!(1)));
+        for node in 0..3 {
+            assert_eq!(values(&nodes, node, triple), [(json!("first"), json!(1))], "node {node}");
+        }
+    }
+}
+
+#[test]
 fn a_value_in_a_log_is_for_its_target_on_every_node() {
     let nodes = nodes(2);
     let phone = nodes.node(0).attach("phone", Some("alice"));

@@ -61,12 +61,12 @@ impl Storage {
         revision
     }
 
-    /// Puts the value of an event in a log, unless that of a later one is there.
-    pub(super) fn put_logged(&self, value: LoggedValue) -> ValueOutcome {
+    /// Puts the value of an event in a log, unless that of a later one is there. `is_again`: the event was sent before.
+    pub(super) fn put_logged(&self, logged: LoggedValue, is_again: bool) -> ValueOutcome {
         if self.is_away.load(Ordering::SeqCst) {
             return ValueOutcome::Failed(Refusal::new(ErrorCode::StorageUnavailable, "the storage is away"));
         }
-        let LoggedValue { place, value, position } = value;
+        let LoggedValue { place, value, position } = logged.clone();
         let mut values = self.values.lock();
         let mut positions = self.positions.lock();
         let is_later = |last: &Position| last.epoch == position.epoch && last.offset > position.offset;
@@ -75,7 +75,11 @@ impl Storage {
         }
         positions.insert(place.clone(), position);
         let change = value.map_or_else(|| Change::Clear(place.clone()), |value| Change::Keep(place.clone(), value));
-        ValueOutcome::Put(self.put(&mut values, change))
+        let revision = self.put(&mut values, change);
+        match is_again {
+            true => ValueOutcome::Again(Box::new(logged), revision),
+            false => ValueOutcome::Put(revision),
+        }
     }
 
     /// Tells a router what became of an event.

@@ -25,7 +25,10 @@ use wire::{ErrorCode, Refusal};
 
 use super::jetstream::{JetStream, StorageError};
 use super::retained::Bucket;
-use crate::router::{Append, CommitQueue, DiskRead, Position, ReadKind, ReadQueue, Router, Uncommitted, ValueOutcome};
+use crate::router::{
+    Append, Appended, CommitQueue, DiskRead, LoggedValue, Position, ReadKind, ReadQueue, Router, Uncommitted,
+    ValueOutcome,
+};
 use crate::store::StoreError;
 use crate::store::history::{self as stored, LogName};
 pub(super) use adopt::{Adopting, LogAdopter, Outcome};
@@ -200,7 +203,7 @@ impl Shared {
         let delivered = append.delivered();
         let outcome = self.appender.append(&append).await;
         let value = match outcome.as_deref() {
-            Ok([place, ..]) if !place.is_duplicate => self.put_value(&append, &place.position).await,
+            Ok([place, ..]) if append.has_value() => self.put_value(&append, place).await,
             Ok(_) | Err(_) => ValueOutcome::Nothing,
         };
         self.router.appended(now(), append, outcome, value);
@@ -213,16 +216,46 @@ impl Shared {
     }
 
     /// Puts the value of an event that is in its log. Until then, none of this node follows it in the log.
-    async fn put_value(&self, append: &Append, position: &Position) -> ValueOutcome {
-        let Some(value) = append.value(position) else { return ValueOutcome::Nothing };
+    async fn put_value(&self, append: &Append, place: &Appended) -> ValueOutcome {
         let until = Instant::from_std(append.at()) + self.storage.wait();
-        match self.bucket.put_logged(&value, until).await {
-            Ok(Some(revision)) => ValueOutcome::Put(revision),
-            Ok(None) => ValueOutcome::Superseded,
-            Err(error) => {
+        let value = match place.is_duplicate {
+            true => self.value_of_first(append, &place.position, until).await,
+            false => Ok(append.value(&place.position)),
+        };
+        let outcome = match &value {
+            Ok(Some(value)) => self.bucket.put_logged(value, place.is_duplicate, until).await,
+            Ok(None) => return ValueOutcome::Nothing,
+            Err(_) => Err(StorageError::Unavailable("the first event with its id cannot be read".to_owned())),
+        };
+        match (outcome, value) {
+            (Ok(Some(revision)), Ok(Some(first))) if place.is_duplicate => {
+                ValueOutcome::Again(Box::new(first), revision)
+            }
+            (Ok(Some(revision)), _) => ValueOutcome::Put(revision),
+            (Ok(None), _) => ValueOutcome::Superseded,
+            (Err(error), _) => {
                 tracing::debug!(%error, "the retained value of an event in a log cannot be put into JetStream");
                 ValueOutcome::Failed(unkept(&error))
             }
+        }
+    }
+
+    /// The value of an earlier event with the id of this one. It is put again, because the node that has put the event into the
+    /// log may have been lost before it could put the value.
+    async fn value_of_first(
+        &self,
+        append: &Append,
+        position: &Position,
+        until: Instant,
+    ) -> Result<Option<LoggedValue>, stored::Unread> {
+        let Some(log) = append.logs().first() else { return Ok(None) };
+        let (offsets, epoch) = (position.offset..=position.offset, Arc::clone(&position.epoch));
+        let range = stored::ReadRange { log: log.clone(), epoch, offsets, backwards: false };
+        match self.entries(&range, until).await {
+            Ok(found) => Ok(found.first().and_then(|it| self.router.value_of_first(append, position, &it.entry))),
+            // It is no longer kept.
+            Err(stored::Unread::Gone) => Ok(None),
+            Err(fault) => Err(fault),
         }
     }
 
@@ -312,7 +345,7 @@ fn unkept(error: &StorageError) -> Refusal {
         StorageError::Conflict | StorageError::Unavailable(_) => Refusal::new(
             ErrorCode::StorageUnavailable,
             "the event was delivered, but the storage of the cluster has not confirmed in time that it is kept as the retained \
-             value; send it again later, with another 'id'",
+             value; send it again later",
         ),
     }
 }

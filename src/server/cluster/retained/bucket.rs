@@ -169,10 +169,12 @@ impl Bucket {
     }
 
     /// Puts the value of an event in a log, unless the value of a later event of the log is there. Tries at least once, and
-    /// until then. Returns its revision, if it was put.
+    /// until then. `is_again`: the event was sent before, so nothing is put if the value was cleared, or comes from elsewhere.
+    /// Returns its revision, if it is there.
     pub(in crate::server::cluster) async fn put_logged(
         &self,
         value: &LoggedValue,
+        is_again: bool,
         until: Instant,
     ) -> Result<Option<u64>, StorageError> {
         let LoggedValue { place, value, position } = value;
@@ -180,7 +182,7 @@ impl Bucket {
         let unwritten = || StorageError::Unavailable("the value cannot be written".to_owned());
         let item = self.item_at(place, at, value.as_ref()).ok_or_else(unwritten)?;
         loop {
-            let error = match self.put_if_later(&item, position).await {
+            let error = match self.put_if_later(&item, position, is_again).await {
                 Ok(revision) => return Ok(revision),
                 Err(StorageError::TooLarge) => return Err(StorageError::TooLarge),
                 Err(error) => error,
@@ -198,15 +200,22 @@ impl Bucket {
         }
     }
 
-    async fn put_if_later(&self, item: &Item, position: &Position) -> Result<Option<u64>, StorageError> {
+    async fn put_if_later(
+        &self,
+        item: &Item,
+        position: &Position,
+        is_again: bool,
+    ) -> Result<Option<u64>, StorageError> {
         let (stream, _) = self.storage.bucket(RETAINED);
         let last = self.storage.last(&stream, &item.subject).await?;
-        if let Some(last) = &last
-            && let Some(offset) = self.offset_in(last, &position.epoch)
-            && offset >= position.offset
-        {
-            // The same one was put by an attempt whose answer did not arrive.
-            return Ok((offset == position.offset).then_some(last.sequence));
+        if let Some(last) = &last {
+            match self.offset_in(last, &position.epoch) {
+                // The same one was put before, or by an attempt whose answer did not arrive.
+                Some(offset) if offset == position.offset => return Ok(Some(last.sequence)),
+                Some(offset) if offset > position.offset => return Ok(None),
+                None if is_again => return Ok(None),
+                Some(_) | None => {}
+            }
         }
         let expected = Some(last.map_or(0, |last| last.sequence));
         self.storage.put(Put { expected, ..item.put() }).await.map(|stored| Some(stored.sequence))
