@@ -95,10 +95,18 @@ pub struct MoveTicket(Arc<Mutex<Answer>>);
 #[derive(Default)]
 struct Answer {
     outcome: Option<Fetched>,
+    /// How many parts of the session have arrived.
+    parts: u64,
     waiting: Option<Waker>,
 }
 
 impl MoveTicket {
+    /// How many parts of the session have arrived. While it grows, it is worth waiting.
+    #[must_use]
+    pub fn parts(&self) -> u64 {
+        self.0.lock().parts
+    }
+
     /// Ready when the question is answered.
     pub fn poll(&self, cx: &mut Context<'_>) -> Poll<Fetched> {
         let mut answer = self.0.lock();
@@ -242,7 +250,8 @@ impl Router {
         {
             let mut state = cluster.moves.state.lock();
             let coming = state.coming.get_mut(&ask).filter(|coming| Arc::ptr_eq(&coming.peer, peer));
-            let Some(Coming { arrived, .. }) = coming else { return };
+            let Some(Coming { arrived, ticket, .. }) = coming else { return };
+            ticket.0.lock().parts += 1;
             match part {
                 Part::Facts(facts) => {
                     *arrived = Arrived { facts: Some(OwnedFacts::new(now, facts)), ..Arrived::default() }
