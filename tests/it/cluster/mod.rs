@@ -13,6 +13,7 @@ mod logs_model;
 mod moving;
 mod moving_leases;
 mod moving_logs;
+mod moving_turns;
 mod nats;
 mod nodes;
 mod outages;

@@ -7,7 +7,7 @@ use std::task::{Context, Waker};
 use std::time::{Instant, SystemTime};
 
 use super::ask::hash_of;
-use super::message::{Asked, Facts, Held, Moving, Part, Question, Why};
+use super::message::{Asked, Facts, Held, Moving, Part, Question, TurnOf, Why};
 use super::{FOLLOW_MAX, Gone};
 use crate::auth::Principal;
 use crate::router::backplane::Peer;
@@ -263,8 +263,8 @@ impl Router {
             Progress::Cannot => return Gave::Cannot,
             Progress::IsLast => {}
         }
-        // The next envelope of one that owes an ordered reply is the reply to a request that its old node has.
-        if session.turns.len() > 0 {
+        // A reply that another node expects has to find its way there from the next node, too.
+        if session.turns.any_elsewhere() {
             return Gave::Cannot;
         }
         if session.is_moving() {
@@ -302,9 +302,11 @@ impl Router {
             let Some(transit) = session.transit() else { return Progress::Cannot };
             transit.go();
             let road = Road::new(to, *id);
+            let facts = session.turns.facts();
+            let turns = facts.iter().map(TurnOf::from).collect();
             let gave = session
                 .outbox()
-                .hand_over(road, |counts, entries| to.say(Moving::Yours { ask: *ask, counts, entries }));
+                .hand_over(road, |counts, entries| to.say(Moving::Yours { ask: *ask, counts, entries, turns }));
             if gave != Progress::Sent {
                 transit.stay();
             }
@@ -327,6 +329,8 @@ impl Router {
         state.going.remove(id);
         state.gone.insert(*id, gone);
         drop(state);
+        // One may have begun or ended meanwhile.
+        self.tell_turns(session);
         self.requests.wake_before(now + FOLLOW_MAX);
         Progress::Sent
     }
