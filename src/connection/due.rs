@@ -39,7 +39,7 @@ impl Connection {
                     let stalled = "slow consumer: nothing was taken for too long";
                     Some(self.close_for(now, router, Close::new(CloseCode::SlowConsumer, stalled), Ending::Stalled))
                 }
-                Timer::Fetch => self.fetched(now, router),
+                Timer::Fetch => self.fetch_is_late(now, router),
                 Timer::Move => self.move_on(now, router),
                 Timer::Restart => {
                     // What it asked since the drain ended.

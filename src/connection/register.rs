@@ -279,7 +279,7 @@ impl Connection {
             let ends = proven.as_ref().and_then(|proven| self.proof_accepted_until(now, proven));
             let ticket = router.fetch(&wanted, ends, || self.registration(&registering, identity.clone()));
             if let Some(ticket) = ticket {
-                self.wait_for_session(now, Fetching { ticket, registering, identity, outcome: None });
+                self.wait_for_session(now, Fetching::new(now, ticket, registering, identity));
                 return None;
             }
         }

@@ -15,6 +15,7 @@ use crate::router::index::{Listing, Observes, Subscription};
 use crate::router::policy::Policy;
 use crate::router::replay::{Cursor, Replay};
 use crate::router::request::lane::Ordered;
+use crate::router::resume::transit::Transit;
 use crate::router::session::{Role, Session};
 use crate::router::{Router, SubscriptionId, access};
 use crate::websocket::Frame;
@@ -345,8 +346,9 @@ impl Router {
             command::Role::Subscriber => self.events.remove(subscription),
             command::Role::Handler { .. } => {
                 self.handlers.remove(subscription);
-                if subscription.ordered.is_some() {
-                    let session = &subscription.session;
+                let session = &subscription.session;
+                // The requests that wait for one that has gone to another node wait on.
+                if subscription.ordered.is_some() && !session.transit().is_some_and(Transit::has_gone) {
                     for (pending, handler) in session.turns.leave(&self.requests, subscription) {
                         self.handler_left(now, &pending, &handler);
                     }

@@ -39,6 +39,9 @@ impl Router {
             self.serve_turns(now, session);
         }
         // It may be one that the session was given before it came here.
+        if let Some(id) = id.filter(|_| !envelope.more()) {
+            session.turns.replied_elsewhere(id);
+        }
         if self.reply_there(session, envelope) {
             return Ok(Routed { secret: true, ..Routed::default() });
         }
@@ -53,6 +56,9 @@ impl Router {
         id: RequestId,
         envelope: &Envelope<'_>,
     ) -> Routed {
+        if session.turns.is_elsewhere(id) && self.reply_turn_there(session, id, envelope) {
+            return Routed { secret: true, ..Routed::default() };
+        }
         // A reply that came too late, or lost a race against the time limit, is discarded.
         let routed = session
             .turns
@@ -338,6 +344,7 @@ impl Router {
             && handler.ordered.is_some()
         {
             self.serve_turns(now, &handler.session);
+            self.tell_turns(&handler.session);
         }
     }
 }

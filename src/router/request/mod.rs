@@ -2,7 +2,7 @@
 //! gathered from all.
 //!
 //! `pending` is the state of each request, `deadlines` its time, `candidates` who may have it, `turn` and `lane` whose turn
-//! it is. `answer` is how it ends, `door` how handlers inside the process get it, `words` what requesters are told.
+//! it is, `turn_elsewhere` turns of a session that has moved. `answer` is how it ends, `door` how handlers inside the process get it, `words` what requesters are told.
 
 pub(in crate::router) mod answer;
 pub(in crate::router) mod away;
@@ -13,6 +13,7 @@ pub(in crate::router) mod gather;
 pub(in crate::router) mod lane;
 pub(in crate::router) mod pending;
 pub(in crate::router) mod turn;
+pub(in crate::router) mod turn_elsewhere;
 pub(in crate::router) mod words;
 
 use std::sync::Arc;
@@ -28,6 +29,7 @@ use crate::router::request::candidates::Candidates;
 use crate::router::request::door::repeats;
 use crate::router::request::gather::Gather;
 use crate::router::request::pending::{Draft, Event, KeptText, Outcome, Pending, Waits};
+use crate::router::resume::transit::Transit;
 use crate::router::session::Session;
 use crate::router::{Receipt, RequestId, Routed, Router, Scope};
 use crate::telemetry::metrics::RequestOutcome;
@@ -302,7 +304,11 @@ impl Router {
     ) -> Giving {
         let session = &handler.session;
         let remaining = match self.advance(now, pending, Event::Give(handler, asking.text.as_ref())) {
-            Outcome::Given(remaining) => remaining,
+            Outcome::Given(remaining) => {
+                // Its new node has to expect the reply before the request is there.
+                self.tell_turns(session);
+                remaining
+            }
             Outcome::HandlerLeft => return Giving::Left,
             Outcome::NotInTurn => return Giving::NotInTurn,
             _ => return Giving::Elsewhere,
@@ -349,6 +355,10 @@ impl Router {
     ) -> Result<Pressure, PushError> {
         let may = || self.may_take(handler, asking.envelope.triple(), asking.user);
         let content = (frame, OnFull::Close, Kind::Request);
+        // The requests that wait for its turns stay here, also when others go to its new node.
+        if handler.ordered.is_some() && handler.session.transit().is_some_and(Transit::has_gone) {
+            return if may() { handler.session.outbox().push_as(now, content) } else { Err(PushError::Forbidden) };
+        }
         handler.session.push_from(now, (asking.asker().node().as_deref(), None), content, may)
     }
 

@@ -24,40 +24,40 @@ use wire::Triple;
 #[derive(Default)]
 pub(in crate::router) struct Turns {
     /// How many there are: nearly always none, and then nothing is locked.
-    count: AtomicUsize,
+    pub(super) count: AtomicUsize,
     /// Made for the first ordered subscription: most sessions have none.
-    state: Mutex<Option<Box<State>>>,
+    pub(super) state: Mutex<Option<Box<State>>>,
 }
 
 #[derive(Default)]
-struct State {
+pub(super) struct State {
     /// The session's ordered subscriptions; those that have ended only while one of their requests is open.
-    members: BTreeMap<Serial, Member>,
+    pub(super) members: BTreeMap<Serial, Member>,
     /// By the serial of a member.
-    lanes: BTreeMap<Serial, Lane>,
-    turns: HashMap<RequestId, Turn, foldhash::fast::RandomState>,
+    pub(super) lanes: BTreeMap<Serial, Lane>,
+    pub(super) turns: HashMap<RequestId, Turn, foldhash::fast::RandomState>,
     /// The canonical triples on which a reply is expected, and to which request. Lanes share none.
-    expected: HashMap<Arc<Triple<'static>>, RequestId, foldhash::fast::RandomState>,
+    pub(super) expected: HashMap<Arc<Triple<'static>>, RequestId, foldhash::fast::RandomState>,
     /// The lanes that are free while requests wait for them.
     ready: BTreeSet<Serial>,
     /// The session has gone.
-    closed: bool,
+    pub(super) closed: bool,
 }
 
-struct Member {
-    subscription: Arc<Subscription>,
-    lane: Serial,
+pub(super) struct Member {
+    pub(super) subscription: Arc<Subscription>,
+    pub(super) lane: Serial,
     /// Unsubscribed. It may still answer what it was given.
-    left: bool,
+    pub(super) left: bool,
 }
 
 #[derive(Default)]
-struct Lane {
+pub(super) struct Lane {
     members: usize,
     /// The turns in progress. More than one only after lanes have become one.
-    turns: SmallVec<[RequestId; 1]>,
+    pub(super) turns: SmallVec<[RequestId; 1]>,
     /// The requests that wait, by their own serial and that of the subscription, oldest first.
-    waiting: BTreeMap<(Serial, Serial), Waiter>,
+    pub(super) waiting: BTreeMap<(Serial, Serial), Waiter>,
 }
 
 impl Lane {
@@ -70,15 +70,28 @@ impl Lane {
 /// A request that waits, and the subscription that matches it.
 pub(in crate::router) type Waiter = (Arc<Pending>, Arc<Subscription>);
 
-struct Turn {
-    serial: Serial,
-    subscription: Arc<Subscription>,
+pub(super) struct Turn {
+    pub(super) serial: Serial,
+    pub(super) subscription: Arc<Subscription>,
     /// The request's own triple, canonical.
-    triple: Arc<Triple<'static>>,
-    /// `None`: the request has ended, and its reply is owed.
-    pending: Option<Arc<Pending>>,
+    pub(super) triple: Arc<Triple<'static>>,
+    /// `None`: the request has ended, and its reply is owed; or the old node of the session has it.
+    pub(super) pending: Option<Arc<Pending>>,
     /// The time at which an owed reply has blocked others for too long.
-    blocked_until: Option<Instant>,
+    pub(super) blocked_until: Option<Instant>,
+    pub(super) elsewhere: Elsewhere,
+}
+
+/// Whether the old node of a session that has moved has the request with a turn.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Elsewhere {
+    /// It has not.
+    No,
+    Open,
+    /// The request has ended there, and its reply is owed.
+    Owed,
+    /// It has requests that wait for the turn.
+    Kept,
 }
 
 /// Whether a turn has begun.
@@ -174,6 +187,7 @@ impl Turns {
             triple: Arc::clone(&triple),
             pending: Some(Arc::clone(pending)),
             blocked_until: None,
+            elsewhere: Elsewhere::No,
         };
         for triple in ordered.replies.iter().cloned().chain([triple]) {
             let other = state.expected.insert(triple, pending.id);
@@ -258,7 +272,9 @@ impl Turns {
         }
         let mut guard = self.state.lock();
         let Some(state) = guard.as_deref_mut() else { return false };
-        let owed = state.turns.get(&id).is_some_and(|turn| turn.pending.is_none());
+        // The old node of the session says what becomes of the turns that it has.
+        let is_owed = |turn: &Turn| turn.pending.is_none() && turn.elsewhere == Elsewhere::No;
+        let owed = state.turns.get(&id).is_some_and(is_owed);
         if owed {
             self.remove(state, requests, id);
         }
@@ -294,13 +310,15 @@ impl Turns {
         state.as_ref().and_then(|state| state.turns.get(&id)).is_some_and(|turn| turn.pending.is_none())
     }
 
-    fn remove(&self, state: &mut State, requests: &Requests, id: RequestId) {
+    pub(super) fn remove(&self, state: &mut State, requests: &Requests, id: RequestId) {
         let Some(turn) = state.turns.remove(&id) else { return };
         self.count.fetch_sub(1, Ordering::SeqCst);
         turn.stop_blocked(requests);
         let replies = turn.subscription.ordered.iter().flat_map(|ordered| ordered.replies.iter());
         for triple in replies.chain([&turn.triple]) {
-            state.expected.remove(triple);
+            if state.expected.get(triple) == Some(&id) {
+                state.expected.remove(triple);
+            }
         }
         if let Some(lane) = state.members.get(&turn.subscription.serial).map(|member| member.lane) {
             if let Some(lane) = state.lanes.get_mut(&lane) {
@@ -327,7 +345,7 @@ impl State {
     }
 
     /// Notes whether a lane is free while requests wait for it.
-    fn look_at(&mut self, lane: Serial) {
+    pub(super) fn look_at(&mut self, lane: Serial) {
         let is_ready = self.lanes.get(&lane).is_some_and(|it| it.turns.is_empty() && !it.waiting.is_empty());
         if is_ready {
             self.ready.insert(lane);
@@ -337,11 +355,12 @@ impl State {
     }
 
     /// Starts the time for which owed replies may block a lane, if requests wait for it.
-    fn time_blocked(&mut self, now: Instant, requests: &Requests, lane: Serial) {
+    pub(super) fn time_blocked(&mut self, now: Instant, requests: &Requests, lane: Serial) {
         let Some(lane) = self.lanes.get(&lane).filter(|it| !it.waiting.is_empty()) else { return };
         for id in &lane.turns {
             let Some(turn) = self.turns.get_mut(id) else { continue };
-            if turn.pending.is_none() && turn.blocked_until.is_none() {
+            let is_owed = turn.pending.is_none() && matches!(turn.elsewhere, Elsewhere::No | Elsewhere::Owed);
+            if is_owed && turn.blocked_until.is_none() {
                 let until = requests.start_blocked(now, turn.serial, *id, &turn.subscription.session);
                 turn.blocked_until = Some(until);
             }

@@ -22,6 +22,7 @@ mod missed;
 mod moving;
 mod moving_leases;
 mod moving_logs;
+mod moving_turns;
 mod nats;
 mod network;
 mod nodes;

@@ -258,6 +258,30 @@ fn a_session_that_has_moved_is_found_also_if_the_node_of_the_token_is_lost() {
 }
 
 #[test]
+fn a_register_waits_for_as_long_as_parts_of_its_session_arrive() {
+    let nodes = nodes(2);
+    let mut gadget = nodes.desk(0).begin("gadget");
+    subscribe(&nodes, 0, &mut gadget, "Phone/Call/Ring");
+    let phone = nodes.node(0).attach("phone", Some("alice"));
+    gadget.lose(nodes.desk(0));
+    let text = event("Phone/Call/Ring", &format!(r#","data":"{}""#, "x".repeat(30_000)));
+    (0..100).for_each(|_| nodes.send(0, &phone, &text).unwrap());
+    gadget.return_to(nodes.desk(1));
+    for step in 0..8 {
+        nodes.deliver_one(step % 2);
+    }
+    let mut later = |seconds| {
+        let desk = nodes.desk(1);
+        let effect =
+            gadget.connection.handle(desk.now() + Duration::from_secs(seconds), Input::Timeout, &desk.core.router);
+        assert!(effect.is_none(), "{effect:?}");
+        gadget.take(desk, usize::MAX)
+    };
+    assert!(later(4).is_empty(), "it waits on: something has arrived");
+    assert_eq!(later(8)[0]["data"]["ResumeReason"], "UNKNOWN");
+}
+
+#[test]
 fn a_node_that_drains_closes_each_connection_at_its_time() {
     let nodes = nodes(2);
     let desk = nodes.desk(0);

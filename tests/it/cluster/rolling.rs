@@ -7,14 +7,14 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use parking_lot::Mutex;
-use serde_json::json;
+use serde_json::{Value, json};
 use switchboard_client::{Client, Reconnection, Subscription, Triple};
 use tokio::task::JoinSet;
 use tokio::time::interval;
 
 use super::balancer::Balancer;
 use super::servers::Servers;
-use crate::support::{Broker, within};
+use crate::support::{Broker, Peer, envelope, within};
 
 const NODES: usize = 3;
 /// Half of the clients publish, each to one of the others.
@@ -102,4 +102,33 @@ async fn a_rolling_restart_loses_no_event_and_repeats_none() {
     let reported = reported.lock();
     assert!(reported.iter().all(|it| *it == Reconnection::Resumed), "{reported:?}");
     assert!(reported.len() >= 2 * PAIRS, "{} reconnections", reported.len());
+}
+
+#[tokio::test]
+async fn a_session_with_a_full_queue_continues_on_another_node() {
+    const EVENTS: u64 = 125;
+    let Some(servers) = Servers::start(1).await else { return };
+    let (one, two) = tokio::join!(servers.node("one", 0), servers.node("two", 0));
+    let register = async |crm: &mut Peer, resume: Value| {
+        crm.register("crm", json!({ "user": "alice", "resume": resume })).await["data"].clone()
+    };
+    let mut crm = Peer::connect(&one, "crm").await;
+    let token = register(&mut crm, json!(true)).await["ResumeToken"].clone();
+    crm.subscribe("Phone/*/*").await;
+    crm.kill();
+    let mut phone = one.app_of("phone", "alice").await;
+    // Nearly 8 MiB, the default of `resume.bytes`.
+    let text = "x".repeat(64_000);
+    for number in 0..EVENTS {
+        let fields = json!({ "id": number.to_string(), "data": { "number": number, "text": text } });
+        phone.send(envelope("Phone/Call/Ringing", fields)).await;
+        assert_eq!(phone.next_receipt(&number.to_string()).await, 1);
+    }
+    let mut crm = Peer::connect(&two, "crm").await;
+    // The reply to Subscribe.
+    let reply = register(&mut crm, json!({ "token": token, "received": 1 })).await;
+    assert_eq!((&reply["Resumed"], &reply["Replayed"]), (&json!(true), &json!(0)), "{reply}");
+    for number in 0..EVENTS {
+        assert_eq!(crm.next_on("Phone/Call/Ringing").await["data"]["number"], number);
+    }
 }

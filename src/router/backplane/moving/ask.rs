@@ -13,7 +13,7 @@ use wire::command;
 use super::Come;
 use super::follow::Unanswered;
 use super::logs::Positions;
-use super::message::{Asked, Counts, Facts, Held, Moving, Part, Why};
+use super::message::{Asked, Counts, Entry, Facts, Held, Moving, Part, TurnOf, Why};
 use crate::auth::Permissions;
 use crate::router::access::receive::Interest;
 use crate::router::backplane::Peer;
@@ -95,10 +95,18 @@ pub struct MoveTicket(Arc<Mutex<Answer>>);
 #[derive(Default)]
 struct Answer {
     outcome: Option<Fetched>,
+    /// How many parts of the session have arrived.
+    parts: u64,
     waiting: Option<Waker>,
 }
 
 impl MoveTicket {
+    /// How many parts of the session have arrived. While it grows, it is worth waiting.
+    #[must_use]
+    pub fn parts(&self) -> u64 {
+        self.0.lock().parts
+    }
+
     /// Ready when the question is answered.
     pub fn poll(&self, cx: &mut Context<'_>) -> Poll<Fetched> {
         let mut answer = self.0.lock();
@@ -242,7 +250,8 @@ impl Router {
         {
             let mut state = cluster.moves.state.lock();
             let coming = state.coming.get_mut(&ask).filter(|coming| Arc::ptr_eq(&coming.peer, peer));
-            let Some(Coming { arrived, .. }) = coming else { return };
+            let Some(Coming { arrived, ticket, .. }) = coming else { return };
+            ticket.0.lock().parts += 1;
             match part {
                 Part::Facts(facts) => {
                     *arrived = Arrived { facts: Some(OwnedFacts::new(now, facts)), ..Arrived::default() }
@@ -264,12 +273,12 @@ impl Router {
         peer: &Arc<Peer>,
         ask: u64,
         counts: Counts,
-        entries: &[super::message::Entry<'_>],
+        (entries, turns): (&[Entry<'_>], &[TurnOf<'_>]),
     ) {
         let Some(Coming { token, wish, mut arrived, ticket, .. }) = self.answered(peer, ask) else { return };
         let Some(facts) = arrived.facts.take() else { return ticket.settle(Fetched::Not(ResumeReason::Unknown)) };
         arrived.entries.extend(entries.iter().map(|it| (it.frame(), it.on_full(), it.kind())));
-        self.take_over(now, peer, token.session, wish, facts, (arrived, counts));
+        self.take_over(now, peer, token.session, wish, facts, (arrived, counts, turns));
         ticket.settle(Fetched::Here);
     }
 
@@ -280,7 +289,7 @@ impl Router {
         id: SessionId,
         wish: Wish,
         facts: OwnedFacts,
-        (arrived, counts): (Arrived, Counts),
+        (arrived, counts, turns): (Arrived, Counts, &[TurnOf<'_>]),
     ) {
         let Some(cluster) = &self.cluster else { return };
         let Wish { registration, reloads, proof_ends } = wish;
@@ -309,6 +318,8 @@ impl Router {
         for held in arrived.subscriptions {
             self.subscribe_moved(&session, held);
         }
+        // Before others can give it requests.
+        self.set_turns(now, &session, turns);
         drop(self.moved_away(now, peer, *id.as_bytes()));
         self.announce_moved(&session, peer.node());
         // In the order of what this node has sent before, as those of other nodes.

@@ -5,11 +5,11 @@ use std::time::Instant;
 
 use super::message::{Entry, Moving, Question, Reached};
 use super::{Come, Gone};
-use crate::router::Router;
 use crate::router::backplane::Peer;
 use crate::router::backplane::message::{Application, Id, Subscribed};
 use crate::router::outbox::OnFull;
 use crate::router::session::Session;
+use crate::router::{RequestId, Router};
 use wire::{DecodeLimits, Envelope, ErrorCode, Refusal, Triple, decode};
 
 /// A request of a session that has arrived, whose answer its old node expects.
@@ -132,10 +132,9 @@ impl Router {
     /// The old node of a session has forgotten it.
     pub(super) fn idle_from(&self, now: Instant, peer: &Arc<Peer>, id: Id) {
         self.over_from(now, peer, id);
-        if self.come_from(peer, id).is_some()
-            && let Some(cluster) = &self.cluster
-        {
+        if let (Some(session), Some(cluster)) = (self.come_from(peer, id), &self.cluster) {
             cluster.moves.state.lock().come.remove(&id);
+            self.forget_turns(now, &session);
         }
     }
 
@@ -207,7 +206,7 @@ impl Router {
         let gone = {
             let mut state = cluster.moves.state.lock();
             let Some(gone) = state.gone.get_mut(&id) else { return };
-            if self.is_in_flight(&gone.session) {
+            if self.is_in_flight(&gone.session) || gone.session.turns.waiting() > 0 {
                 gone.known_until = later;
                 None
             } else {
@@ -217,6 +216,9 @@ impl Router {
         match gone {
             Some(Gone { session, to, .. }) => {
                 session.holds.lock().close();
+                for (pending, handler) in session.turns.close(&self.requests) {
+                    self.handler_left(now, &pending, &handler);
+                }
                 to.say(Moving::Idle { session: id });
             }
             None => self.requests.wake_before(later),
@@ -273,13 +275,19 @@ impl Router {
     }
 
     /// A session that has gone replies to a request that it was given here.
-    pub(super) fn back_from(&self, now: Instant, peer: &Arc<Peer>, id: Id, text: &str) {
+    pub(super) fn back_from(&self, now: Instant, peer: &Arc<Peer>, id: Id, turn: Option<u64>, text: &str) {
         let Some(session) = self.gone_to(peer, id) else { return };
         let Ok(envelope) = decode(text, DecodeLimits::OWN) else { return };
+        if let Some(turn) = turn {
+            self.reply_in_turn(now, &session, RequestId::from_number(turn), &envelope);
+            return self.tell_turns(&session);
+        }
         if let Err(refusal) = self.reply(now, &session, &envelope) {
             let frame = wire::notice::error(envelope.id(), &refusal);
             session.push(now, frame.into(), OnFull::Close).ok();
         }
+        // A reply that was owed has ended its turn.
+        self.tell_turns(&session);
     }
 
     /// A session that has gone cancels a request that it sent here.
@@ -298,7 +306,7 @@ impl Router {
     /// Passes a reply to a request on that the session was given at its old node. Returns `false` if there is none.
     pub(in crate::router) fn reply_there(&self, session: &Session, envelope: &Envelope<'_>) -> bool {
         let Some(old) = self.old_node(session) else { return false };
-        old.say(Moving::Back { session: *session.id.as_bytes(), text: envelope.text() })
+        old.say(Moving::Back { session: *session.id.as_bytes(), turn: None, text: envelope.text() })
     }
 
     /// Cancels a request that the session sent at its old node. Returns `false` if there is none.
@@ -311,7 +319,8 @@ impl Router {
     pub(in crate::router) fn is_followed(&self) -> bool {
         let Some(cluster) = &self.cluster else { return false };
         let state = cluster.moves.state.lock();
-        state.gone.values().any(|gone| gone.follows_until.is_some() || self.is_in_flight(&gone.session))
+        let has_requests = |session: &Session| self.is_in_flight(session) || session.turns.waiting() > 0;
+        state.gone.values().any(|gone| gone.follows_until.is_some() || has_requests(&gone.session))
     }
 
     /// Cancels all requests of sessions that have gone, because the broker shuts down.
@@ -360,6 +369,7 @@ impl Router {
                 true => {
                     transit.release_all(now, &session);
                     self.fail_asked(now, &session, &asked);
+                    self.forget_turns(now, &session);
                 }
                 false => transit.release(now, &session, Some(peer.node())),
             }

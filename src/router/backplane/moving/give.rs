@@ -7,7 +7,7 @@ use std::task::{Context, Waker};
 use std::time::{Instant, SystemTime};
 
 use super::ask::hash_of;
-use super::message::{Asked, Facts, Held, Moving, Part, Question, Why};
+use super::message::{Asked, Facts, Held, Moving, Part, Question, TurnOf, Why};
 use super::{FOLLOW_MAX, Gone};
 use crate::auth::Principal;
 use crate::router::backplane::Peer;
@@ -19,6 +19,9 @@ use crate::router::session::{Role, Session};
 use crate::router::{Router, SessionId};
 use crate::telemetry::recorder::What;
 use wire::command;
+
+/// The parts that are sent before one of them is answered.
+const PARTS: usize = 8;
 
 /// Subscriptions in one part.
 const SUBSCRIPTIONS: usize = 64;
@@ -36,16 +39,43 @@ pub(super) struct Going {
     /// Something that it has sent may have gone to peers after the fences.
     sent_late: bool,
     step: Step,
+    /// The parts that have not been answered.
+    under_way: usize,
 }
 
 /// What is handed over next.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum Step {
     Facts,
     /// How many subscriptions were handed over.
     Subscriptions(usize),
     Logs,
     Entries,
+}
+
+/// Which session is handed over, for which question, and to which node.
+struct Giving {
+    id: Id,
+    ask: u64,
+    to: Arc<Peer>,
+}
+
+/// What was handed over.
+enum Gave {
+    /// This number of parts. This is next.
+    Parts(Step, usize),
+    /// Something has to happen first. It is looked at again.
+    Waits,
+    /// The session was given away; or whatever is waited for goes on with it.
+    Over,
+    /// The session cannot be given away.
+    Cannot,
+}
+
+impl Giving {
+    fn part(&self, part: Part<'_>) -> bool {
+        self.to.say(Moving::Part { ask: self.ask, part })
+    }
 }
 
 /// What became of the replays in a queue.
@@ -84,7 +114,8 @@ impl Router {
         let Some(cluster) = &self.cluster else { return };
         let id = *session.id.as_bytes();
         let (to, session) = (Arc::clone(peer), Arc::clone(session));
-        let going = Going { ask, to, session, fences: BTreeSet::new(), sent_late: false, step: Step::Facts };
+        let going =
+            Going { ask, to, session, fences: BTreeSet::new(), sent_late: false, step: Step::Facts, under_way: 0 };
         // Its client has returned to yet another node, and that one counts.
         let earlier = cluster.moves.state.lock().going.insert(id, going);
         if let Some(earlier) = earlier {
@@ -123,38 +154,65 @@ impl Router {
         }
     }
 
-    /// The last part has arrived.
+    /// A part has arrived.
     pub(super) fn next_from(&self, now: Instant, peer: &Arc<Peer>, ask: u64) {
         let Some(cluster) = &self.cluster else { return };
-        let is_it = |going: &Going| going.ask == ask && Arc::ptr_eq(&going.to, peer);
-        let id = cluster.moves.state.lock().going.iter().find(|(_, going)| is_it(going)).map(|(id, _)| *id);
-        if let Some(id) = id {
-            self.give_next(now, id);
+        let id = {
+            let mut state = cluster.moves.state.lock();
+            let is_it = |going: &Going| going.ask == ask && Arc::ptr_eq(&going.to, peer);
+            let Some((id, going)) = state.going.iter_mut().find(|(_, going)| is_it(going)) else { return };
+            going.under_way = going.under_way.saturating_sub(1);
+            *id
+        };
+        self.give_next(now, id);
+    }
+
+    /// Hands the next parts of a session over, if nothing is waited for.
+    pub(super) fn give_next(&self, now: Instant, id: Id) {
+        let Some(cluster) = &self.cluster else { return };
+        loop {
+            let (giving, session, step) = {
+                let state = cluster.moves.state.lock();
+                let is_due = |going: &&Going| going.fences.is_empty() && going.under_way < PARTS;
+                let Some(going) = state.going.get(&id).filter(is_due) else { return };
+                let giving = Giving { id, ask: going.ask, to: Arc::clone(&going.to) };
+                (giving, Arc::clone(&going.session), going.step)
+            };
+            let (next, parts) = match self.give_step(now, &giving, &session, step) {
+                Gave::Parts(next, parts) => (next, parts),
+                Gave::Waits => (step, 0),
+                Gave::Over => return,
+                Gave::Cannot => return self.keep_after_all(now, id, Why::Unknown),
+            };
+            let mut state = cluster.moves.state.lock();
+            let Some(going) = state.going.get_mut(&id).filter(|going| going.ask == giving.ask) else { return };
+            going.step = next;
+            going.under_way += parts;
+            if parts == 0 && next == step {
+                let asks_again = going.under_way == 0;
+                going.under_way += usize::from(asks_again);
+                drop(state);
+                if asks_again {
+                    // The answer looks again.
+                    giving.part(Part::Entries(Vec::new()));
+                }
+                return;
+            }
         }
     }
 
-    /// Hands the next part of a session over, if nothing is waited for.
-    pub(super) fn give_next(&self, now: Instant, id: Id) {
-        let Some(cluster) = &self.cluster else { return };
-        let (ask, to, session, step) = {
-            let state = cluster.moves.state.lock();
-            let Some(going) = state.going.get(&id).filter(|going| going.fences.is_empty()) else { return };
-            (going.ask, Arc::clone(&going.to), Arc::clone(&going.session), going.step)
-        };
-        let next = match step {
+    /// Hands over what is next.
+    fn give_step(&self, now: Instant, giving: &Giving, session: &Arc<Session>, step: Step) -> Gave {
+        match step {
             Step::Facts => {
-                match self.unroll(&session) {
+                match self.unroll(session) {
                     Unrolled::All => {}
-                    // The answer looks again.
-                    Unrolled::Waits => {
-                        to.say(Moving::Part { ask, part: Part::Entries(Vec::new()) });
-                        return;
-                    }
-                    Unrolled::Exceeds => return self.keep_after_all(now, id, Why::Unknown),
+                    Unrolled::Waits => return Gave::Waits,
+                    Unrolled::Exceeds => return Gave::Cannot,
                 }
                 session.outbox().begin_handing();
-                give_facts(now, &session, |facts| to.say(Moving::Part { ask, part: Part::Facts(facts) }));
-                Step::Subscriptions(0)
+                give_facts(now, session, |facts| giving.part(Part::Facts(facts)));
+                Gave::Parts(Step::Subscriptions(0), 1)
             }
             Step::Subscriptions(from) => {
                 let holds = session.holds.lock();
@@ -164,30 +222,14 @@ impl Router {
                     SUBSCRIPTIONS => Step::Subscriptions(from + SUBSCRIPTIONS),
                     _ => Step::Logs,
                 };
-                to.say(Moving::Part { ask, part: Part::Subscriptions(held) });
-                next
+                giving.part(Part::Subscriptions(held));
+                Gave::Parts(next, 1)
             }
-            Step::Logs => {
-                if !self.give_logs(&to, ask, &session) {
-                    return self.keep_after_all(now, id, Why::Unknown);
-                }
-                // The answer asks for the first messages.
-                to.say(Moving::Part { ask, part: Part::Entries(Vec::new()) });
-                Step::Entries
-            }
-            Step::Entries => match self.give_entries(now, &to, ask, &session) {
-                Progress::Sent => return,
-                Progress::Restart => {
-                    if let Some(going) = cluster.moves.state.lock().going.get_mut(&id) {
-                        going.step = Step::Facts;
-                    }
-                    return self.give_next(now, id);
-                }
-                Progress::Cannot | Progress::IsLast => return self.keep_after_all(now, id, Why::Unknown),
+            Step::Logs => match self.give_logs(&giving.to, giving.ask, session) {
+                Some(parts) => Gave::Parts(Step::Entries, parts),
+                None => Gave::Cannot,
             },
-        };
-        if let Some(going) = cluster.moves.state.lock().going.get_mut(&id).filter(|going| going.ask == ask) {
-            going.step = next;
+            Step::Entries => self.give_entries(now, giving, session),
         }
     }
 
@@ -214,43 +256,57 @@ impl Router {
     }
 
     /// Hands messages over: a part of them, or all that are left, and the session with them.
-    fn give_entries(&self, now: Instant, to: &Arc<Peer>, ask: u64, session: &Arc<Session>) -> Progress {
-        let progress = session.outbox().hand_part(|entries| to.say(Moving::Part { ask, part: Part::Entries(entries) }));
-        if progress != Progress::IsLast {
-            return progress;
+    fn give_entries(&self, now: Instant, giving: &Giving, session: &Arc<Session>) -> Gave {
+        match session.outbox().hand_part(|entries| giving.part(Part::Entries(entries))) {
+            Progress::Sent => return Gave::Parts(Step::Entries, 1),
+            Progress::Restart => return Gave::Parts(Step::Facts, 0),
+            Progress::Cannot => return Gave::Cannot,
+            Progress::IsLast => {}
         }
-        // The next envelope of one that owes an ordered reply is the reply to a request that its old node has.
-        if session.turns.len() > 0 {
-            return Progress::Cannot;
+        // A reply that another node expects has to find its way there from the next node, too.
+        if session.turns.any_elsewhere() {
+            return Gave::Cannot;
         }
         if session.is_moving() {
             // What was sent to it is still on its way. It goes on when that has arrived.
-            return Progress::Sent;
+            return Gave::Over;
         }
-        let Some(cluster) = &self.cluster else { return Progress::Cannot };
-        let id = *session.id.as_bytes();
+        let Some(cluster) = &self.cluster else { return Gave::Cannot };
         let waits = session.commits.any();
         let sent_late = {
             let mut state = cluster.moves.state.lock();
-            let Some(going) = state.going.get_mut(&id) else { return Progress::Cannot };
+            let Some(going) = state.going.get_mut(&giving.id) else { return Gave::Over };
             going.sent_late |= waits;
             going.sent_late
         };
         if sent_late && !waits {
-            self.fence(to, id);
+            self.fence(&giving.to, giving.id);
         }
         if sent_late {
-            // What it sent waits for the disk, or for peers that do not have it yet. The answer asks again.
-            let nothing = Part::Entries(Vec::new());
-            return if to.say(Moving::Part { ask, part: nothing }) { Progress::Sent } else { Progress::Cannot };
+            // What it sent waits for the disk, or for peers that do not have it yet.
+            return Gave::Waits;
         }
+        match self.give_last(now, giving, session) {
+            Progress::Sent => Gave::Over,
+            Progress::Restart => Gave::Parts(Step::Facts, 0),
+            Progress::Cannot | Progress::IsLast => Gave::Cannot,
+        }
+    }
+
+    /// Hands the last part over, and the session with it.
+    fn give_last(&self, now: Instant, giving: &Giving, session: &Arc<Session>) -> Progress {
+        let Some(cluster) = &self.cluster else { return Progress::Cannot };
+        let Giving { id, ask, to } = giving;
         let known_until = now + self.policy.resume().grace;
         let gave = self.give_away(session, (to.node(), known_until), || {
             let Some(transit) = session.transit() else { return Progress::Cannot };
             transit.go();
-            let road = Road::new(to, id);
-            let gave =
-                session.outbox().hand_over(road, |counts, entries| to.say(Moving::Yours { ask, counts, entries }));
+            let road = Road::new(to, *id);
+            let facts = session.turns.facts();
+            let turns = facts.iter().map(TurnOf::from).collect();
+            let gave = session
+                .outbox()
+                .hand_over(road, |counts, entries| to.say(Moving::Yours { ask: *ask, counts, entries, turns }));
             if gave != Progress::Sent {
                 transit.stay();
             }
@@ -270,9 +326,11 @@ impl Router {
             known_until,
         };
         let mut state = cluster.moves.state.lock();
-        state.going.remove(&id);
-        state.gone.insert(id, gone);
+        state.going.remove(id);
+        state.gone.insert(*id, gone);
         drop(state);
+        // One may have begun or ended meanwhile.
+        self.tell_turns(session);
         self.requests.wake_before(now + FOLLOW_MAX);
         Progress::Sent
     }

@@ -26,13 +26,18 @@ const LOGS_MAX: usize = 1 << 16;
 pub(super) type Positions = Vec<(Box<str>, Position)>;
 
 impl Router {
-    /// Hands over where this node is in the logs of a session. Returns `false` if there are too many of them.
-    pub(super) fn give_logs(&self, to: &Peer, ask: u64, session: &Session) -> bool {
+    /// Hands over where this node is in the logs of a session. Returns the number of parts; `None` if there are too many logs.
+    pub(super) fn give_logs(&self, to: &Peer, ask: u64, session: &Session) -> Option<usize> {
         let positions = self.log_positions(session);
+        if positions.len() > LOGS_MAX {
+            return None;
+        }
+        let mut parts = 0;
         for logs in messages(&positions) {
             to.say(Moving::Part { ask, part: Part::Logs(logs) });
+            parts += 1;
         }
-        positions.len() <= LOGS_MAX
+        Some(parts)
     }
 
     /// How far a session has been given each of its logs.

@@ -10,7 +10,9 @@ use crate::router::backplane::message::Id;
 use crate::router::history::Position;
 use crate::router::index::{Observes, Subscription};
 use crate::router::outbox::{Kind, OnFull};
+use crate::router::request::turn_elsewhere::TurnFact;
 use crate::router::resume::ResumeReason;
+use crate::router::{RequestId, SubscriptionId};
 use crate::websocket::Frame;
 
 /// A message about one session that moves. No `Debug`: a text may hold a password.
@@ -45,6 +47,14 @@ pub(in crate::router) enum Moving<'a> {
         counts: Counts,
         #[serde(borrow)]
         entries: Vec<Entry<'a>>,
+        #[serde(borrow)]
+        turns: Vec<TurnOf<'a>>,
+    },
+    /// The turns of ordered handlers of a session that has gone, whose requests its old node has. All others are over.
+    Turns {
+        session: Id,
+        #[serde(borrow)]
+        turns: Vec<TurnOf<'a>>,
     },
     /// A message for a session that has moved, which has still reached its old node.
     Relay {
@@ -78,7 +88,12 @@ pub(in crate::router) enum Moving<'a> {
     /// Nothing at all is relayed any more.
     Idle { session: Id },
     /// The session has sent a reply to a request that it was given at its old node.
-    Back { session: Id, text: &'a str },
+    Back {
+        session: Id,
+        /// The request whose turn it was, if the reply does not name it.
+        turn: Option<u64>,
+        text: &'a str,
+    },
     /// The session has cancelled a request that it sent at its old node.
     Cancel { session: Id, id: &'a str },
     /// The session has ended at its new node.
@@ -126,6 +141,16 @@ pub(in crate::router) struct Reached<'a> {
     pub(in crate::router) log: &'a str,
     pub(in crate::router) epoch: &'a str,
     pub(in crate::router) offset: u64,
+}
+
+/// A turn of an ordered handler.
+#[derive(Clone, Copy, Serialize, Deserialize)]
+pub(in crate::router) struct TurnOf<'a> {
+    request: u64,
+    subscription: u64,
+    #[serde(borrow)]
+    triple: Option<[&'a str; 3]>,
+    is_owed: bool,
 }
 
 /// What a session is.
@@ -228,12 +253,39 @@ impl<'a> Reached<'a> {
     }
 }
 
+impl<'a> From<&'a TurnFact> for TurnOf<'a> {
+    fn from(fact: &'a TurnFact) -> Self {
+        let triple = fact.triple.as_deref().map(|it| [&*it.channel, &*it.topic, &*it.subtopic]);
+        let (request, subscription) = (fact.request.number(), fact.subscription.number());
+        Self { request, subscription, triple, is_owed: fact.is_owed }
+    }
+}
+
+impl TurnOf<'_> {
+    pub(in crate::router) fn fact(&self) -> TurnFact {
+        TurnFact {
+            request: RequestId::from_number(self.request),
+            subscription: SubscriptionId::from_number(self.subscription),
+            triple: self
+                .triple
+                .map(|[channel, topic, subtopic]| Arc::new(wire::Triple::new(channel, topic, subtopic).to_owned())),
+            is_owed: self.is_owed,
+        }
+    }
+
+    fn len(&self) -> usize {
+        self.triple.iter().flatten().map(|part| part.len()).sum::<usize>() + 40
+    }
+}
+
 impl Moving<'_> {
     /// The bytes of its texts.
     pub(in crate::router) fn text_len(&self) -> usize {
         let all = |entries: &[Entry<'_>]| entries.iter().map(|entry| entry.text.len() + 16).sum();
         match self {
-            Self::Part { part: Part::Entries(entries), .. } | Self::Yours { entries, .. } => all(entries),
+            Self::Part { part: Part::Entries(entries), .. } => all(entries),
+            Self::Yours { entries, turns, .. } => all(entries) + turns.iter().map(TurnOf::len).sum::<usize>(),
+            Self::Turns { turns, .. } => turns.iter().map(TurnOf::len).sum(),
             Self::Part { part: Part::Facts(facts), .. } => {
                 let of = |it: &Question<'_>| it.id.len() + it.triple.iter().map(|part| part.len()).sum::<usize>() + 16;
                 facts.will.map_or(0, str::len) + facts.asked.iter().map(of).sum::<usize>()

@@ -13,7 +13,7 @@
 //! they end, and its replies to them go back.
 //!
 //! `message` is what is said, `ask` the new node's part, `give` the old node's, `follow` what is relayed, `logs` what differs for
-//! events of channels with history.
+//! events of channels with history, `turns` what differs for ordered handlers.
 
 pub(in crate::router) mod message;
 
@@ -22,6 +22,7 @@ mod elsewhere;
 mod follow;
 mod give;
 mod logs;
+mod turns;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -105,7 +106,10 @@ impl Router {
             Moving::Fenced { session } => self.fenced_from(now, peer, *session),
             Moving::Part { ask, part } => self.part_from(now, peer, *ask, part),
             Moving::Next { ask } => self.next_from(now, peer, *ask),
-            Moving::Yours { ask, counts, entries } => self.yours_from(now, peer, *ask, *counts, entries),
+            Moving::Yours { ask, counts, entries, turns } => {
+                self.yours_from(now, peer, *ask, *counts, (entries, turns));
+            }
+            Moving::Turns { session, turns } => self.turns_from(now, peer, *session, turns),
             Moving::Relay { session, entry, place } => self.relay_from(now, peer, *session, entry, place.as_ref()),
             Moving::Begins { session, logs, is_last } => self.begins_from(now, peer, *session, logs, *is_last),
             Moving::Through { session, logs } => self.through_from(peer, *session, logs),
@@ -113,7 +117,7 @@ impl Router {
             Moving::Followed { session, origin } => self.followed_from(now, peer, *session, *origin),
             Moving::Over { session } => self.over_from(now, peer, *session),
             Moving::Idle { session } => self.idle_from(now, peer, *session),
-            Moving::Back { session, text } => self.back_from(now, peer, *session, text),
+            Moving::Back { session, turn, text } => self.back_from(now, peer, *session, *turn, text),
             Moving::Cancel { session, id } => self.cancelled_from(now, peer, *session, id),
             Moving::Ended { session } => self.ended_from(now, peer, *session),
         }
