@@ -6,10 +6,11 @@ use std::sync::Arc;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use switchboard::router::Session;
+use switchboard::store::history::LogName;
 use wire::command::Recover;
 
 use super::kept::Outcome;
-use super::logs::{nodes, take_replay, wanted};
+use super::logs::{nodes, offsets, take_replay, wanted};
 use super::nodes::Nodes;
 use crate::support::core::event;
 
@@ -26,8 +27,6 @@ struct Subscriber {
     triple: usize,
     /// The offset of the next event.
     next: u64,
-    /// The last value that it has, by its offset.
-    value: Option<u64>,
 }
 
 struct Play {
@@ -38,8 +37,6 @@ struct Play {
     /// Stored events of which their nodes do not know yet.
     late: Vec<(usize, Outcome)>,
     published: [u64; 2],
-    /// The last retained event of each triple that any subscriber has seen.
-    values: [Option<u64>; 2],
     epochs: [Option<Arc<str>>; 2],
 }
 
@@ -48,7 +45,7 @@ impl Play {
         let nodes = nodes(NODES);
         let senders = (0..NODES).map(|node| nodes.node(node).attach("phone", Some("alice"))).collect();
         let (chance, subscribers, late) = (StdRng::seed_from_u64(seed), Vec::new(), Vec::new());
-        Self { nodes, chance, senders, subscribers, late, published: [0; 2], values: [None; 2], epochs: [None, None] }
+        Self { nodes, chance, senders, subscribers, late, published: [0; 2], epochs: [None, None] }
     }
 
     fn node(&mut self) -> usize {
@@ -104,21 +101,19 @@ impl Play {
         assert!(!recovers || is_replayed || position.offset < from - 1, "{:?}", subscribed.recovered);
         self.epochs[triple] = Some(Arc::clone(&position.epoch));
         let next = if is_replayed { from } else { position.offset + 1 };
-        self.subscribers.push(Subscriber { node, session, triple, next, value: None });
+        self.subscribers.push(Subscriber { node, session, triple, next });
     }
 
     /// Compares what the subscribers were sent.
     fn look(&mut self) {
         for subscriber in &mut self.subscribers {
             for message in take_replay(&self.nodes, subscriber.node, &subscriber.session) {
-                let Some(offset) = message["offset"].as_u64() else { continue };
-                if message["retained"] != true {
+                if message["retained"] == true {
+                    continue;
+                }
+                if let Some(offset) = message["offset"].as_u64() {
                     assert_eq!(offset, subscriber.next, "on node {}", subscriber.node);
                     subscriber.next += 1;
-                }
-                if message["retain"] == true {
-                    subscriber.value = subscriber.value.max(Some(offset));
-                    self.values[subscriber.triple] = self.values[subscriber.triple].max(Some(offset));
                 }
             }
         }
@@ -133,9 +128,27 @@ impl Play {
             self.nodes.settle();
         }
         self.look();
-        for Subscriber { node, triple, next, value, .. } in &self.subscribers {
+        for Subscriber { node, triple, next, .. } in &self.subscribers {
             assert_eq!(*next, self.published[*triple] + 1, "{} on node {node}", TRIPLES[*triple]);
-            assert_eq!(*value, self.values[*triple], "{} on node {node}", TRIPLES[*triple]);
+        }
+        for (triple, user) in [(0, Some("alice".into())), (1, None)] {
+            let log = LogName { channel: TRIPLES[triple].split('/').next().unwrap().into(), user };
+            let retains = |offset: &u64| {
+                let entry = self.nodes.logs.entry(&log, *offset);
+                entry.is_some_and(|entry| entry.text.contains("\"retain\":true"))
+            };
+            let last: Vec<u64> = (1..=self.published[triple]).rev().find(retains).into_iter().collect();
+            for node in 0..NODES {
+                let reader = self.nodes.node(node).attach("reader", Some("alice"));
+                self.nodes.subscribe_logged(node, &reader, &wanted(TRIPLES[triple], None), || ()).unwrap();
+                self.nodes.settle();
+                assert_eq!(
+                    offsets(&take_replay(&self.nodes, node, &reader)),
+                    last,
+                    "{} on node {node}",
+                    TRIPLES[triple]
+                );
+            }
         }
     }
 }
