@@ -1,4 +1,4 @@
-//! [`Balancer`]: what stands in front of the nodes of a cluster.
+//! [`Balancer`]: passes connections on to the nodes of a cluster, as a load balancer does.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
