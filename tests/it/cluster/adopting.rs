@@ -135,6 +135,22 @@ async fn a_node_does_not_start_while_its_folder_has_what_one_broker_kept() {
 }
 
 #[tokio::test]
+async fn without_nats_the_history_stays() {
+    let mut broker = Broker::with_config(CHANNELS).await;
+    publish(&mut broker.app_of("cti", "alice").await, PHONE, json!({})).await;
+    let table = table(&broker);
+    become_node(&mut broker, &table).await;
+    let history = broker.data_dir().join("history.redb");
+    let before = std::fs::read(&history).unwrap();
+    let adopted = run(&broker, &["cluster", "adopt"]).await;
+    assert!(adopted.code == Some(3) && adopted.error.contains("cluster.servers"), "{}{}", adopted.out, adopted.error);
+    assert!(std::fs::read(&history).unwrap() == before, "the file was changed");
+    broker.configure(CHANNELS);
+    let adopted = run(&broker, &["cluster", "adopt"]).await;
+    assert!(adopted.code == Some(2) && adopted.error.contains("no [cluster]"), "{}{}", adopted.out, adopted.error);
+}
+
+#[tokio::test]
 async fn what_one_broker_kept_is_served_by_all_nodes() {
     let Some(servers) = Servers::start(1).await else { return };
     let mut broker = Broker::with_config(CHANNELS).await;
@@ -172,8 +188,11 @@ async fn what_one_broker_kept_is_served_by_all_nodes() {
     assert!(again.out.contains("4 logs complete in the cluster; 0 events appended now"), "{}", again.out);
     assert!(again.out.contains("0 retained values put now, and 2 retained values by an earlier run"), "{}", again.out);
 
+    // Nodes change the streams to what is configured. The logs stay as they are.
+    let channels = CHANNELS.replace("size = 1000", "size = 2000");
+    broker.configure(&format!("{}{channels}", servers.table("one", 0)));
     let one = broker.successor().await;
-    let two = Broker::with_config(&format!("{}{CHANNELS}", servers.table("two", 0))).await;
+    let two = Broker::with_config(&format!("{}{channels}", servers.table("two", 0))).await;
     for node in [&one, &two] {
         for (triple, epoch) in [(PHONE, phone), (QUEUE, queue)] {
             let (reply, offsets) = recover(node, "alice", triple, epoch, 1).await;
