@@ -97,7 +97,7 @@ impl Router {
         let observes = observes.as_ref();
         if found.take_if(|found| found.is_of_values()).is_none()
             && found.is_none()
-            && let Some(ticket) = self.await_values(now, session, wanted)
+            && let Some(ticket) = self.wait_for_values(now, session, wanted)
         {
             return Ok(Some(ticket));
         }

@@ -117,7 +117,7 @@ impl Router {
     }
 
     /// Lets a subscription wait, if it is to receive retained values that this node may not have.
-    pub(in crate::router) fn await_values(
+    pub(in crate::router) fn wait_for_values(
         &self,
         now: Instant,
         session: &Session,
