@@ -21,6 +21,7 @@ mod pressure;
 mod reloading;
 mod retained;
 mod rolling;
+mod rolling_kept;
 mod routes;
 mod routing;
 pub(crate) mod servers;

@@ -9,7 +9,7 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
-use switchboard_client::{Client, Reconnection, Subscription, Triple};
+use switchboard_client::{Builder, Client, Reconnection, Subscription, Triple};
 use tokio::io::copy_bidirectional;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
@@ -18,22 +18,22 @@ use tokio::time::interval;
 use super::servers::Servers;
 use crate::support::{Broker, Peer, envelope, within};
 
-const NODES: usize = 3;
+pub(super) const NODES: usize = 3;
 /// Half of the clients publish, each to one of the others.
 const PAIRS: usize = 100;
-const EVERY: Duration = Duration::from_millis(150);
+pub(super) const EVERY: Duration = Duration::from_millis(150);
 /// What a publisher sends last.
 const LAST: u64 = u64::MAX;
 
 /// Passes connections on to nodes in turn, as a load balancer does.
-struct Balancer {
+pub(super) struct Balancer {
     address: SocketAddr,
-    nodes: Arc<Mutex<Vec<SocketAddr>>>,
+    pub(super) nodes: Arc<Mutex<Vec<SocketAddr>>>,
     _tasks: JoinSet<()>,
 }
 
 impl Balancer {
-    async fn start() -> Self {
+    pub(super) async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let nodes = Arc::new(Mutex::new(Vec::<SocketAddr>::new()));
@@ -57,10 +57,13 @@ impl Balancer {
         Self { address, nodes, _tasks: tasks }
     }
 
+    pub(super) fn builder(&self, source: &str) -> Builder {
+        let builder = Client::builder(format!("ws://{}/ws", self.address)).source(source);
+        builder.backoff(Duration::from_millis(20), Duration::from_millis(200)).wait_for_broker(Duration::MAX)
+    }
+
     async fn connect(&self, source: &str, pair: usize) -> Client {
-        let builder = Client::builder(format!("ws://{}/ws", self.address)).source(source).user(format!("user-{pair}"));
-        let builder = builder.backoff(Duration::from_millis(20), Duration::from_millis(200));
-        within("a connection", builder.wait_for_broker(Duration::MAX).connect()).await.unwrap()
+        within("a connection", self.builder(source).user(format!("user-{pair}")).connect()).await.unwrap()
     }
 }
 
