@@ -3,8 +3,10 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use parking_lot::Mutex;
+use switchboard_client::{Builder, Client};
 use tokio::io::copy_bidirectional;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
@@ -39,5 +41,11 @@ impl Balancer {
             }
         });
         Self { address, nodes, _tasks: tasks }
+    }
+
+    /// A client that comes back quickly, to any of the nodes.
+    pub(crate) fn builder(&self, source: &str) -> Builder {
+        let builder = Client::builder(format!("ws://{}/ws", self.address)).source(source);
+        builder.backoff(Duration::from_millis(20), Duration::from_millis(200)).wait_for_broker(Duration::MAX)
     }
 }

@@ -35,6 +35,7 @@ mod reloading;
 mod retained;
 mod retained_logged;
 mod rolling;
+mod rolling_kept;
 mod routes;
 mod routing;
 pub(crate) mod servers;

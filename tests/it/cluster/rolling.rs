@@ -16,17 +16,15 @@ use super::balancer::Balancer;
 use super::servers::Servers;
 use crate::support::{Broker, Peer, envelope, within};
 
-const NODES: usize = 3;
+pub(super) const NODES: usize = 3;
 /// Half of the clients publish, each to one of the others.
 const PAIRS: usize = 100;
-const EVERY: Duration = Duration::from_millis(150);
+pub(super) const EVERY: Duration = Duration::from_millis(150);
 /// What a publisher sends last.
 const LAST: u64 = u64::MAX;
 
 async fn connect(balancer: &Balancer, source: &str, pair: usize) -> Client {
-    let builder = Client::builder(format!("ws://{}/ws", balancer.address)).source(source).user(format!("user-{pair}"));
-    let builder = builder.backoff(Duration::from_millis(20), Duration::from_millis(200));
-    within("a connection", builder.wait_for_broker(Duration::MAX).connect()).await.unwrap()
+    within("a connection", balancer.builder(source).user(format!("user-{pair}")).connect()).await.unwrap()
 }
 
 /// Publishes numbers until it is told to stop. Returns how many.
