@@ -43,7 +43,7 @@ impl Balancer {
         Self { address, nodes, _tasks: tasks }
     }
 
-    /// A client that comes back quickly, to any of the nodes.
+    /// A client that connects again soon, to any of the nodes.
     pub(crate) fn builder(&self, source: &str) -> Builder {
         let builder = Client::builder(format!("ws://{}/ws", self.address)).source(source);
         builder.backoff(Duration::from_millis(20), Duration::from_millis(200)).wait_for_broker(Duration::MAX)
