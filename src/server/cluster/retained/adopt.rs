@@ -34,9 +34,7 @@ pub(in crate::server::cluster) async fn adopt_value(
 ) -> Result<ValueOutcome, StorageError> {
     let until = Instant::now() + storage.wait();
     let subject = subject(storage, place);
-    // The log of a user is adopted with its epoch, that of a shared channel begins another one.
-    let position = value.position.as_ref().filter(|_| place.user.is_some());
-    let position = position.map(|(epoch, offset)| (&**epoch, *offset));
+    let position = value.position.as_ref().map(|(epoch, offset)| (&**epoch, *offset));
     let Some(text) = text(place, position, Some(value)) else { return Ok(ValueOutcome::TooLarge) };
     let at = StoredAt::subject(&subject);
     loop {
