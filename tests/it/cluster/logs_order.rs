@@ -3,8 +3,7 @@
 use std::task::{Context, Waker};
 
 use serde_json::json;
-use switchboard::auth::{Identity, Permissions, Principal};
-use switchboard::router::{Ending, Outbox, Registration};
+use switchboard::router::{Ending, Outbox};
 use wire::{DecodeLimits, decode};
 
 use super::logs::{nodes, wanted};
@@ -24,15 +23,7 @@ fn check_left(has_will: bool) {
         nodes.node(node).subscribe(session, "Broker/Application/Left");
     }
     let core = nodes.node(1);
-    let registration = Registration {
-        source: "phone".into(),
-        identity: Identity::unproved(Principal::User("alice".into()), Permissions::all()),
-        echo: false,
-        address: None,
-        outbox: Outbox::new(WIDE),
-        will: has_will.then(|| event(PHONE, r#","data":"last""#).into()),
-    };
-    let phone = core.router.attach(core.now, registration).unwrap();
+    let phone = core.attach_with_will("phone", has_will.then(|| event(PHONE, r#","data":"last""#)));
     let other = nodes.node(2).attach("other", Some("alice"));
     nodes.settle();
     // Another node has appended an event, and node 0 does not have it yet.

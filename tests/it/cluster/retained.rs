@@ -3,13 +3,12 @@
 use std::sync::Arc;
 
 use serde_json::{Value, json};
-use switchboard::auth::{Identity, Permissions, Principal};
 use switchboard::config::{Channel, Config, Scope};
-use switchboard::router::{Ending, Filter, Outbox, Registration, Removal, Session};
+use switchboard::router::{Ending, Filter, Removal, Session};
 use wire::Triple;
 
 use super::nodes::Nodes;
-use crate::support::core::{WIDE, event};
+use crate::support::core::event;
 
 const STATE: &str = "Phone/Agent/State";
 
@@ -206,15 +205,7 @@ fn the_retained_will_of_a_session_reaches_every_node_before_it_has_left() {
     nodes.node(1).subscribe(&crm, "Phone/*/*");
     nodes.node(1).subscribe(&crm, "Broker/Application/*");
     let core = nodes.node(0);
-    let registration = Registration {
-        source: "phone".into(),
-        identity: Identity::unproved(Principal::User("alice".into()), Permissions::all()),
-        echo: false,
-        address: None,
-        outbox: Outbox::new(WIDE),
-        will: Some(event(STATE, r#","retain":true,"data":"offline""#).into()),
-    };
-    let phone = core.router.attach(core.now, registration).unwrap();
+    let phone = core.attach_with_will("phone", Some(event(STATE, r#","retain":true,"data":"offline""#)));
     nodes.settle();
     nodes.take(1, &crm);
     core.router.leave(core.now, &phone, 0, Ending::Lost, None);

@@ -3,14 +3,13 @@
 use std::sync::Arc;
 
 use serde_json::{Value, json};
-use switchboard::auth::{Identity, Permissions, Principal};
-use switchboard::router::{Ending, Outbox, Registration, Removal, Session};
+use switchboard::router::{Ending, Removal, Session};
 use wire::Triple;
 use wire::command::Recover;
 
 use super::logs::{config, nodes, take_replay, wanted};
 use super::nodes::Nodes;
-use crate::support::core::{WIDE, event};
+use crate::support::core::event;
 
 const PHONE: &str = "Phone/Agent/State";
 const QUEUE: &str = "Queue/Agent/State";
@@ -228,15 +227,7 @@ fn the_retained_will_of_a_session_enters_the_log_before_it_has_left() {
     let crm = reader(&nodes, 1, "crm", "Phone/*/*", None);
     nodes.node(1).subscribe(&crm, "Broker/Application/*");
     let core = nodes.node(0);
-    let registration = Registration {
-        source: "phone".into(),
-        identity: Identity::unproved(Principal::User("alice".into()), Permissions::all()),
-        echo: false,
-        address: None,
-        outbox: Outbox::new(WIDE),
-        will: Some(event(PHONE, r#","retain":true,"data":"offline""#).into()),
-    };
-    let phone = core.router.attach(core.now, registration).unwrap();
+    let phone = core.attach_with_will("phone", Some(event(PHONE, r#","retain":true,"data":"offline""#)));
     nodes.settle();
     nodes.take(1, &crm);
     core.router.leave(core.now, &phone, 0, Ending::Lost, None);

@@ -52,6 +52,14 @@ impl Core {
         self.router.attach(self.now, registration).unwrap()
     }
 
+    /// Registers a session of Alice with a will.
+    pub(crate) fn attach_with_will(&self, source: &str, will: Option<String>) -> Arc<Session> {
+        let identity = Identity::unproved(Principal::User("alice".into()), Permissions::all());
+        let (will, outbox) = (will.map(Into::into), Outbox::new(WIDE));
+        let registration = Registration { source: source.into(), identity, echo: false, will, address: None, outbox };
+        self.router.attach(self.now, registration).unwrap()
+    }
+
     fn register(
         &self,
         (source, user): (&str, Option<&str>),
