@@ -270,7 +270,8 @@ fn rights_change_while_many_threads_publish_and_request() {
                 );
             }
         }
-        assert_eq!(take(&listener).len(), allowed.join().unwrap(), "what was accepted, and nothing else");
+        let allowed = allowed.join().unwrap();
+        assert_eq!(take(&listener).len(), allowed, "what was accepted, and nothing else");
         broker.router.detach(now(), &sometimes);
         answer(broker, &always, &take(&always));
         let mut answers = BTreeMap::<String, usize>::new();
