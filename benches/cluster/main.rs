@@ -1,6 +1,6 @@
 //! What does a cluster cost? How long an event takes to a session of another node, beside one of the same node and beside
-//! plain NATS; the CPU that all servers use for it; what `[cluster]` costs an event that stays on its node; and how long a
-//! starting node takes until it knows the interest of 10,000 sessions elsewhere.
+//! plain NATS; the CPU that all servers use for it; what `[cluster]` costs an event that stays on its node; how long a starting node
+//! takes until it knows 10,000 sessions elsewhere, and the memory that these take there; and what nodes use at rest.
 //!
 //! `cargo bench --bench cluster` needs a nats-server: the one that `./test` installs in `target/python`, or the path in
 //! `NATS_SERVER`. `EVENTS=2000` measures fewer events, `ROUNDS=1` fewer rounds, `CROWD=1000` has fewer sessions, `SWITCHBOARD` is
@@ -20,6 +20,7 @@ mod peer;
 #[path = "../support/process.rs"]
 mod process;
 mod servers;
+mod size;
 #[path = "../support/stream.rs"]
 mod stream;
 #[path = "../support/wire.rs"]
@@ -67,7 +68,8 @@ fn main() {
     println!("local traffic of a node to that of a broker: CPU {:.2}", one[2] / alone[2]);
     println!("another node adds: p50 {:.3} ms, p99 {:.3} ms", two[0] - one[0], two[1] - one[1]);
     println!("CPU of an event between nodes to that through plain NATS: {:.1}", two[2] / plain[2]);
-    start(&nats, number("CROWD", 10_000));
+    size::start(&nats, number("CROWD", 10_000));
+    size::rest(&nats);
 }
 
 /// What one road takes.
@@ -120,33 +122,6 @@ fn exchange(publisher: &mut Peer, subscriber: &mut Peer, bursts: usize, size: us
         begun.elapsed()
     };
     (0..bursts).map(one).collect()
-}
-
-/// Measures how long a node takes to start beside one with a crowd of sessions.
-fn start(nats: &Path, crowd: usize) {
-    let nats = Nats::start(nats);
-    let first = Broker::start(Some(&nats), 0);
-    let timed = || {
-        let begun = Instant::now();
-        let broker = Broker::start(Some(&nats), 1);
-        (begun.elapsed(), broker)
-    };
-    let (without, broker) = timed();
-    let alone = broker.resident();
-    drop(broker);
-    let mut sessions: Vec<_> =
-        (0..crowd).map(|number| Peer::of_broker(first.address(), "gadget", &format!("agent-{number}"), true)).collect();
-    let (with, second) = timed();
-    let mut publisher = Peer::of_broker(second.address(), "publisher", &format!("agent-{}", crowd - 1), false);
-    publisher.publish();
-    sessions.last_mut().unwrap().receive();
-    let each = second.resident().saturating_sub(alone) / crowd;
-    println!(
-        "a node that starts accepts sessions after {:.2} s; beside one with {crowd} sessions of as many users, after {:.2} s, \
-         with {each} bytes more for each of them",
-        without.as_secs_f64(),
-        with.as_secs_f64()
-    );
 }
 
 fn median(figures: impl Iterator<Item = f64>) -> f64 {

@@ -21,6 +21,18 @@ impl Peer {
             stream.send(&wire::frame(&wire::subscribe(["Load", "*", "*"])));
             stream.wait_for_frame(b"\"Success\":true");
         }
+        Self::on(stream)
+    }
+
+    /// A session of a broker that has subscribed, and answers the requests of a triple.
+    pub(crate) fn of_handler(address: &str, source: &str, user: &str) -> Self {
+        let mut peer = Self::of_broker(address, source, user, true);
+        peer.stream.send(&wire::frame(&wire::handle(["Phone", "Call", "Dial"])));
+        peer.stream.wait_for_frame(b"\"Success\":true");
+        peer
+    }
+
+    fn on(stream: Stream) -> Self {
         let payload = "x".repeat(PAYLOAD);
         let event = format!(r#"{{"channel":"Load","topic":"Call","subtopic":"Ringing","data":"{payload}"}}"#);
         Self { stream, message: wire::frame(&event), is_nats: false }

@@ -28,7 +28,7 @@ impl Nats {
 
     /// The CPU time that it has used.
     pub(crate) fn cpu(&self) -> Duration {
-        cpu(&self.0)
+        self.0.cpu()
     }
 }
 
@@ -48,7 +48,7 @@ impl Broker {
 
     /// The CPU time that it has used.
     pub(crate) fn cpu(&self) -> Duration {
-        cpu(&self.0)
+        self.0.cpu()
     }
 
     /// Its resident memory, in bytes.
@@ -69,14 +69,4 @@ fn cluster(folder: &Path, nats: &Nats, node: usize) -> String {
         nats.address(),
         key.display()
     )
-}
-
-/// What the scheduler counts of all threads of a process.
-fn cpu(process: &Process) -> Duration {
-    let tasks = fs::read_dir(format!("/proc/{}/task", process.id())).unwrap();
-    let of_thread = |path: std::path::PathBuf| -> Option<u64> {
-        let text = fs::read_to_string(path.join("schedstat")).ok()?;
-        text.split_ascii_whitespace().next()?.parse().ok()
-    };
-    Duration::from_nanos(tasks.filter_map(|task| of_thread(task.ok()?.path())).sum())
 }

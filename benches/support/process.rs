@@ -1,8 +1,9 @@
 //! [`Process`]: a server that a bench starts, with a folder, both of which end with it.
 
 use std::io::{BufRead, BufReader, Read};
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::time::Duration;
 
 use tempfile::TempDir;
 
@@ -10,12 +11,29 @@ pub(crate) struct Process {
     child: Child,
     /// `HOST:PORT`
     pub(crate) address: String,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 impl Process {
     /// A broker with this configuration, which is given the folder: the program of this build, or `SWITCHBOARD`.
     pub(crate) fn switchboard(config: impl FnOnce(&Path) -> String) -> Self {
+        let (process, output) = Self::listening(config);
+        drain(output);
+        process
+    }
+
+    /// The same with an admin listener. Returns its `HOST:PORT` and the token that may act on it, too.
+    #[allow(dead_code, reason = "for benches that operate the broker")]
+    pub(crate) fn operated(config: &str) -> (Self, String, String) {
+        let (process, mut output) = Self::listening(|_| format!("{config}[admin]\nlisten = [\"127.0.0.1:0\"]\n"));
+        let address = find_line(&mut output, "admin on http://").trim_end_matches('/').to_owned();
+        drain(output);
+        let token = std::fs::read_to_string(process.folder.path().join("data/admin.token")).unwrap();
+        (process, address, token.trim().to_owned())
+    }
+
+    /// A broker, and what it says next.
+    fn listening(config: impl FnOnce(&Path) -> String) -> (Self, BufReader<ChildStdout>) {
         let folder = folder();
         let file = folder.path().join("switchboard.toml");
         std::fs::write(&file, config(folder.path())).unwrap();
@@ -26,9 +44,9 @@ impl Process {
             .arg(folder.path().join("data"));
         command.arg("--config").arg(file).stdout(Stdio::piped()).stderr(Stdio::null());
         let mut child = command.spawn().unwrap();
-        let line = find_line(child.stdout.take().unwrap(), "listening on ws://");
-        let address = line.trim_end_matches("/ws").to_owned();
-        Self { child, address, _folder: folder }
+        let mut output = BufReader::new(child.stdout.take().unwrap());
+        let address = find_line(&mut output, "listening on ws://").trim_end_matches("/ws").to_owned();
+        (Self { child, address, folder }, output)
     }
 
     /// A nats-server with `JetStream`, which has these further settings.
@@ -41,8 +59,21 @@ impl Process {
         let mut command = Command::new(program);
         command.arg("-c").arg(config).stdout(Stdio::null()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
-        let address = find_line(child.stderr.take().unwrap(), "Listening for client connections on ");
-        Self { child, address, _folder: folder }
+        let mut output = BufReader::new(child.stderr.take().unwrap());
+        let address = find_line(&mut output, "Listening for client connections on ");
+        drain(output);
+        Self { child, address, folder }
+    }
+
+    /// The CPU time that all its threads have used, as the scheduler counts it.
+    #[allow(dead_code, reason = "a bench that measures no CPU does not ask")]
+    pub(crate) fn cpu(&self) -> Duration {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.id())).unwrap();
+        let of_thread = |path: PathBuf| -> Option<u64> {
+            let text = std::fs::read_to_string(path.join("schedstat")).ok()?;
+            text.split_ascii_whitespace().next()?.parse().ok()
+        };
+        Duration::from_nanos(tasks.filter_map(|task| of_thread(task.ok()?.path())).sum())
     }
 
     /// Its number to the operating system.
@@ -64,16 +95,18 @@ fn folder() -> TempDir {
     tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap()
 }
 
-/// The rest of the first line that has these words. What the server writes later is read and dropped.
-fn find_line(output: impl Read + Send + 'static, words: &str) -> String {
-    let mut output = BufReader::new(output);
-    let found = loop {
+/// The rest of the next line that has these words.
+fn find_line(output: &mut impl BufRead, words: &str) -> String {
+    loop {
         let mut line = String::new();
         assert!(output.read_line(&mut line).unwrap() > 0, "the server has not said where it listens");
         if let Some((_, rest)) = line.split_once(words) {
-            break rest.trim().to_owned();
+            return rest.trim().to_owned();
         }
-    };
+    }
+}
+
+/// Reads and drops what the server writes later.
+fn drain(mut output: impl Read + Send + 'static) {
     std::thread::spawn(move || std::io::copy(&mut output, &mut std::io::sink()));
-    found
 }

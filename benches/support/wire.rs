@@ -20,6 +20,14 @@ pub(crate) fn subscribe([channel, topic, subtopic]: [&str; 3]) -> String {
     )
 }
 
+/// Subscribes as a handler of requests.
+#[allow(dead_code, reason = "most benches have no handlers outside of the broker")]
+pub(crate) fn handle([channel, topic, subtopic]: [&str; 3]) -> String {
+    format!(
+        r#"{{"channel":"Broker","topic":"Subscription","subtopic":"Subscribe","data":{{"channel":"{channel}","topic":"{topic}","subtopic":"{subtopic}","role":"handler"}}}}"#
+    )
+}
+
 /// A text frame as a client sends it.
 pub(crate) fn frame(text: &str) -> Vec<u8> {
     framing::frame(framing::TEXT, text.as_bytes())
