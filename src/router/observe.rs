@@ -9,7 +9,7 @@ use crate::router::decide::{Facts, Verdict};
 use crate::router::session::Session;
 use crate::router::{Routed, Router};
 use crate::telemetry::metrics::EnvelopeKind;
-use crate::telemetry::recorder::{Published, Record, RequestOutcome, Sender, What};
+use crate::telemetry::recorder::{Mark, Published, Record, RequestOutcome, Sender, What};
 
 /// What an envelope is, by the rule that fitted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,21 +63,27 @@ pub(super) struct Expected {
     counted: EnvelopeKind,
     /// How many sessions get it if it is accepted, unless a receipt says so.
     receivers: usize,
+    /// The mark of its triple, if it is known.
+    mark: Option<Mark>,
 }
 
 impl Expected {
     /// An event, whose receipt counts its receivers.
-    pub(super) const EVENT: Self = Self { kind: Kind::Event, counted: EnvelopeKind::Event, receivers: 0 };
+    pub(super) const EVENT: Self = Self { kind: Kind::Event, counted: EnvelopeKind::Event, receivers: 0, mark: None };
+
+    fn new(kind: Kind, counted: EnvelopeKind, receivers: usize) -> Self {
+        Self { kind, counted, receivers, mark: None }
+    }
 
     /// What a verdict says.
     pub(super) fn of(verdict: &Verdict<'_>, envelope: &Envelope<'_>) -> Self {
         match verdict {
-            Verdict::Reply | Verdict::Turn(_) => Self { kind: Kind::Reply, counted: EnvelopeKind::Reply, receivers: 1 },
+            Verdict::Reply | Verdict::Turn(_) => Self::new(Kind::Reply, EnvelopeKind::Reply, 1),
             Verdict::Request { candidates, .. } if envelope.gather() => {
-                Self { kind: Kind::Gather, counted: EnvelopeKind::Gather, receivers: candidates.len() }
+                Self::new(Kind::Gather, EnvelopeKind::Gather, candidates.len())
             }
-            Verdict::Request { .. } => Self { kind: Kind::Request, counted: EnvelopeKind::Request, receivers: 1 },
-            Verdict::Event { .. } => Self::EVENT,
+            Verdict::Request { .. } => Self::new(Kind::Request, EnvelopeKind::Request, 1),
+            Verdict::Event { matches, .. } => Self { mark: matches.mark, ..Self::EVENT },
             Verdict::Refused { is_request, .. } => {
                 let counted = match is_request {
                     true if envelope.gather() => EnvelopeKind::Gather,
@@ -85,7 +91,7 @@ impl Expected {
                     false if envelope.in_reply_to().is_some() => EnvelopeKind::Reply,
                     false => EnvelopeKind::Event,
                 };
-                Self { kind: Kind::Refused, counted, receivers: 0 }
+                Self::new(Kind::Refused, counted, 0)
             }
         }
     }
@@ -166,43 +172,71 @@ impl Router {
         facts: &Facts<'_>,
         (expected, outcome): (Expected, Result<&Routed, &Refusal>),
     ) {
-        self.count(facts, expected, outcome);
         match (expected.kind, outcome) {
-            (Kind::Event, Ok(routed)) => {
-                let secret = facts.protected || routed.secret;
-                self.record_event(now, sender, envelope, routed, secret);
-            }
-            // A request is recorded when it ends.
-            (Kind::Request, Ok(Routed { receipt: None, .. })) | (Kind::Gather | Kind::Reply, Ok(_)) => {}
-            (Kind::Request | Kind::Command | Kind::Duplicate | Kind::Refused, Ok(_)) | (_, Err(_)) => {
-                self.record_other(now, sender, envelope, outcome.err());
-            }
+            (Kind::Event, Ok(routed)) => self.observe_event(now, sender, envelope, facts, (expected.mark, routed)),
+            _ => self.observe_other(now, sender, envelope, facts, (expected, outcome)),
         }
         if tracing::enabled!(tracing::Level::TRACE) || self.taps.is_watched() {
-            let observed = Observed::new(envelope, facts, expected, outcome);
-            observed.log(sender, envelope);
-            self.show(now, sender, envelope, &observed);
+            self.tell(now, sender, envelope, facts, (expected, outcome));
         }
     }
 
-    fn record_event(&self, now: Instant, sender: &Session, envelope: &Envelope<'_>, routed: &Routed, secret: bool) {
-        if !self.recorder.is_on() {
-            return;
+    /// Observes what became of an envelope that was not an event, or was refused.
+    #[inline(never)]
+    fn observe_other(
+        &self,
+        now: Instant,
+        sender: &Session,
+        envelope: &Envelope<'_>,
+        facts: &Facts<'_>,
+        (expected, outcome): (Expected, Result<&Routed, &Refusal>),
+    ) {
+        self.count(facts, expected, outcome);
+        match (expected.kind, outcome) {
+            // A request is recorded when it ends.
+            (Kind::Request, Ok(Routed { receipt: None, .. })) | (Kind::Gather | Kind::Reply, Ok(_)) => {}
+            (Kind::Event | Kind::Request | Kind::Command | Kind::Duplicate | Kind::Refused, Ok(_)) | (_, Err(_)) => {
+                self.record_other(now, sender, envelope, outcome.err());
+            }
         }
-        let (receivers, kept) = routed.receipt.as_ref().map_or((0, None), |it| (it.receivers, it.kept.as_ref()));
-        let event = Published {
-            triple: envelope.triple(),
-            id: envelope.id(),
-            receivers,
-            bytes: (!secret).then(|| envelope.text().len()),
-            offset: kept.map_or(0, |kept| kept.position.offset),
-            is_duplicate: kept.is_some_and(|kept| kept.is_duplicate),
-        };
+    }
+
+    /// Tells the log and the taps.
+    #[cold]
+    fn tell(
+        &self,
+        now: Instant,
+        sender: &Session,
+        envelope: &Envelope<'_>,
+        facts: &Facts<'_>,
+        (expected, outcome): (Expected, Result<&Routed, &Refusal>),
+    ) {
+        let observed = Observed::new(envelope, facts, expected, outcome);
+        observed.log(sender, envelope);
+        self.show(now, sender, envelope, &observed);
+    }
+
+    /// Counts and records an event.
+    #[inline]
+    fn observe_event(
+        &self,
+        now: Instant,
+        sender: &Session,
+        envelope: &Envelope<'_>,
+        facts: &Facts<'_>,
+        (mark, routed): (Option<Mark>, &Routed),
+    ) {
+        if routed.is_duplicate() {
+            self.metrics.history_duplicates.count(());
+            self.metrics.traffic.undelivered(EnvelopeKind::Event);
+        } else {
+            self.metrics.traffic.event(facts.place, routed.deliveries);
+        }
         if sender.is_call() {
-            return self.recorder.record_call(now, &sender.who(), &event);
+            return self.recorder.record_call(now, &sender.who(), &published(envelope, facts, (mark, routed)));
         }
-        let sender = Sender { number: sender.number, pace: &sender.pace, who: &|| sender.who() };
-        self.recorder.record_event(now, sender, &event);
+        let who = Sender { number: sender.number, pace: &sender.pace, who: &|| sender.who() };
+        self.recorder.record_event(now, who, || published(envelope, facts, (mark, routed)));
     }
 
     /// Records a refusal, or without one a command.
@@ -229,15 +263,10 @@ impl Router {
         }
     }
 
-    /// Counts an envelope.
+    /// Counts an envelope that was not an event, or was refused.
     fn count(&self, facts: &Facts<'_>, expected: Expected, outcome: Result<&Routed, &Refusal>) {
         let traffic = &self.metrics.traffic;
         match (expected.kind, outcome) {
-            (Kind::Event, Ok(routed)) if routed.is_duplicate() => {
-                self.metrics.history_duplicates.count(());
-                traffic.undelivered(expected.counted);
-            }
-            (Kind::Event, Ok(routed)) => traffic.event(facts.place, routed.deliveries),
             (Kind::Request | Kind::Gather, outcome) => {
                 traffic.request(expected.counted, facts.place, outcome.map_or(0, |routed| routed.deliveries));
             }
@@ -246,5 +275,24 @@ impl Router {
                 traffic.undelivered(expected.counted);
             }
         }
+    }
+}
+
+/// What the recorder keeps of an event.
+#[inline]
+fn published<'a>(
+    envelope: &'a Envelope<'_>,
+    facts: &Facts<'_>,
+    (mark, routed): (Option<Mark>, &Routed),
+) -> Published<'a> {
+    let (receivers, kept) = routed.receipt.as_ref().map_or((0, None), |it| (it.receivers, it.kept.as_deref()));
+    Published {
+        triple: envelope.triple(),
+        mark,
+        id: envelope.id(),
+        receivers,
+        bytes: (!facts.protected && !routed.secret).then(|| envelope.text().len()),
+        offset: kept.map_or(0, |kept| kept.position.offset),
+        is_duplicate: kept.is_some_and(|kept| kept.is_duplicate),
     }
 }

@@ -22,7 +22,8 @@ use crate::router::ids::Serial;
 use crate::router::policy::Policy;
 use crate::router::request::lane::Ordered;
 use crate::router::session::Session;
-use key::{EXACT, Key, SHAPES, SLOTS, for_each_key, parts_of, shape};
+use crate::telemetry::recorder::Mark;
+use key::{EXACT, Key, Parts, SHAPES, SLOTS, for_each_key, parts_of, shape};
 use receivers::{Entries, Receivers};
 
 pub(in crate::router) use key::{Audience, audiences};
@@ -132,6 +133,8 @@ pub(in crate::router) struct Matches {
     lists: SmallVec<[Receivers; 2]>,
     /// A pattern of the sender's own scope names exactly this triple.
     pub(in crate::router) exact: bool,
+    /// The mark of the triple, if a pattern names it as it was written.
+    pub(in crate::router) mark: Option<Mark>,
 }
 
 impl Matches {
@@ -157,19 +160,23 @@ impl Index {
         for_each_key(policy, subscription, |audience, folded, parts| {
             let slot = Slot::new(audience, shape(parts));
             let key = key.write(audience, folded, parts);
-            places.push(self.list(key, slot, Arc::clone(subscription)));
+            places.push(self.list(key, slot, parts, subscription));
         });
         let first = subscription.listing.places.set(places).is_ok();
         debug_assert!(first, "a subscription is listed once");
     }
 
-    fn list(&self, key: &[u8], slot: Slot, subscription: Arc<Subscription>) -> Place {
+    fn list(&self, key: &[u8], slot: Slot, parts: Parts<'_>, subscription: &Arc<Subscription>) -> Place {
+        let subscription = Arc::clone(subscription);
         if let Some(mut entries) = self.by_key.get_mut(key) {
             return Place { slot, order: entries.push(subscription), key: Arc::clone(entries.key()) };
         }
         let mut entries = self.by_key.entry(Arc::from(key)).or_default();
         if entries.is_empty() {
             self.count(slot, |keys| *keys += 1);
+            if let [Some(channel), Some(topic), Some(subtopic)] = parts {
+                entries.mark = Some(Mark::of_parts([channel, topic, subtopic]));
+            }
         }
         Place { slot, order: entries.push(subscription), key: Arc::clone(entries.key()) }
     }
@@ -218,9 +225,12 @@ impl Index {
                 let shape = left.trailing_zeros() as usize;
                 left &= left - 1;
                 // Only patterns for all channels have a folded form of their own.
-                let folded = folded && shape & 4 != 0;
-                if let Some(receivers) = self.by_key.get(key.write(audience, folded, parts_of(triple, shape))) {
+                let is_folded_form = folded && shape & 4 != 0;
+                if let Some(receivers) = self.by_key.get(key.write(audience, is_folded_form, parts_of(triple, shape))) {
                     matches.lists.push(receivers.snapshot());
+                    if shape == EXACT && !folded {
+                        matches.mark = receivers.mark;
+                    }
                     matches.exact |= shape == EXACT && !audience.is_observing();
                 }
             }

@@ -8,6 +8,7 @@ use std::slice;
 use std::sync::Arc;
 
 use crate::router::index::Subscription;
+use crate::telemetry::recorder::Mark;
 
 /// Copying 64 entries costs about as much as one push to an outbox.
 const CHUNK: usize = 64;
@@ -27,6 +28,8 @@ pub(super) struct Entries {
     list: List,
     /// The number of subscriptions with a group or another user.
     special: usize,
+    /// The mark of the triple that the key names, unless it has a wildcard.
+    pub(super) mark: Option<Mark>,
     /// The order of the next entry. The list draws it itself, because the caller that adds a subscription has locked the list.
     next: u64,
 }

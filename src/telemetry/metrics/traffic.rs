@@ -7,17 +7,20 @@ use super::label::{Label, Labels};
 use super::names::Names;
 use super::values::EnvelopeKind;
 
-/// Cells of a message, by their place. The first places are those of [`EnvelopeKind`].
-const DELIVERIES: usize = 6;
-const UNHEARD: usize = 7;
-const RECEIVED_BYTES: usize = 8;
-const SENT_BYTES: usize = 9;
+/// Cells of a message, by their place. The first places are those of [`EnvelopeKind`]; events that are counted for their
+/// channel are not counted there, too.
+const UNHEARD: usize = 6;
+const RECEIVED_BYTES: usize = 7;
+const SENT_BYTES: usize = 8;
 
 /// Where the cells of channels begin: on a line of their own.
 const CHANNELS: usize = 16;
 
 /// Cells of a channel: events, deliveries, requests, and one that is not used. So all of them are on one line.
 const CHANNEL_CELLS: usize = 4;
+const EVENTS: usize = 0;
+const DELIVERIES: usize = 1;
+const REQUESTS: usize = 2;
 
 /// The counters of envelopes, deliveries and bytes, in all and by channel.
 pub struct Traffic {
@@ -51,14 +54,12 @@ impl Traffic {
     #[inline]
     pub fn event(&self, channel: ChannelPlace, deliveries: usize) {
         let (own, first) = (self.cells.own(), channel.first_cell());
-        let (Some(in_all), Some(of_channel)) = (own.line(0), own.line(first)) else { return };
-        in_all.add(EnvelopeKind::Event as usize, 1);
-        of_channel.add(first, 1);
+        let Some(of_channel) = own.line(first) else { return };
+        of_channel.add(first + EVENTS, 1);
         if deliveries == 0 {
-            in_all.add(UNHEARD, 1);
+            own.add(UNHEARD, 1);
         } else {
-            in_all.add(DELIVERIES, deliveries as u64);
-            of_channel.add(first + 1, deliveries as u64);
+            of_channel.add(first + DELIVERIES, deliveries as u64);
         }
     }
 
@@ -66,7 +67,7 @@ impl Traffic {
     pub fn request(&self, kind: EnvelopeKind, channel: ChannelPlace, deliveries: usize) {
         let own = self.cells.own();
         own.add(kind as usize, 1);
-        own.add(channel.first_cell() + 2, 1);
+        own.add(channel.first_cell() + REQUESTS, 1);
         add_deliveries(own, channel, deliveries);
     }
 
@@ -101,17 +102,23 @@ impl Traffic {
 
     /// Returns the envelopes of each kind.
     pub(super) fn envelopes(&self) -> impl Iterator<Item = (Labels, u64)> {
-        (0..EnvelopeKind::COUNT).map(|index| (EnvelopeKind::labels(index), self.cells.read(index)))
+        (0..EnvelopeKind::COUNT).map(|index| (EnvelopeKind::labels(index), self.read(index)))
     }
 
     /// Returns the envelopes of a kind.
     pub fn envelopes_of(&self, kind: EnvelopeKind) -> u64 {
-        self.cells.read(kind as usize)
+        self.read(kind as usize)
+    }
+
+    /// The envelopes of the kind at this place.
+    fn read(&self, kind: usize) -> u64 {
+        let of_channels = if kind == EnvelopeKind::Event as usize { self.of_all_channels(EVENTS) } else { 0 };
+        self.cells.read(kind) + of_channels
     }
 
     /// Returns the messages that were put into queues of receivers.
     pub fn deliveries(&self) -> u64 {
-        self.cells.read(DELIVERIES)
+        self.of_all_channels(DELIVERIES)
     }
 
     /// Returns the events that no session received.
@@ -128,15 +135,20 @@ impl Traffic {
     }
 
     pub(super) fn channel_events(&self) -> Vec<(Labels, u64)> {
-        self.by_channel(0)
+        self.by_channel(EVENTS)
     }
 
     pub(super) fn channel_deliveries(&self) -> Vec<(Labels, u64)> {
-        self.by_channel(1)
+        self.by_channel(DELIVERIES)
     }
 
     pub(super) fn channel_requests(&self) -> Vec<(Labels, u64)> {
-        self.by_channel(2)
+        self.by_channel(REQUESTS)
+    }
+
+    /// The sum of a cell of all channels.
+    fn of_all_channels(&self, cell: usize) -> u64 {
+        (0..self.channels.places()).map(|place| self.cells.read(ChannelPlace::at(place).first_cell() + cell)).sum()
     }
 
     fn by_channel(&self, cell: usize) -> Vec<(Labels, u64)> {
@@ -149,8 +161,7 @@ impl Traffic {
 }
 
 fn add_deliveries(own: cells::Copy<'_>, channel: ChannelPlace, deliveries: usize) {
-    own.add(DELIVERIES, deliveries as u64);
-    own.add(channel.first_cell() + 1, deliveries as u64);
+    own.add(channel.first_cell() + DELIVERIES, deliveries as u64);
 }
 
 #[cfg(test)]
@@ -159,7 +170,7 @@ mod tests {
 
     #[test]
     fn kinds_of_envelopes_share_no_cell_with_what_follows() {
-        assert_eq!(EnvelopeKind::COUNT, DELIVERIES);
+        assert_eq!(EnvelopeKind::COUNT, UNHEARD);
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use wire::{ErrorCode, TraceParent, Triple};
 
-use super::Pace;
+use super::{Mark, Pace};
 use crate::telemetry::metrics::RequestOutcome;
 
 /// The most bytes that an entry takes, with its texts. Names are apart, once for many entries.
@@ -152,6 +152,8 @@ pub struct Sender<'a> {
 pub struct Published<'a> {
     /// Its triple.
     pub triple: &'a Triple<'a>,
+    /// The mark of its triple, if it is known.
+    pub mark: Option<Mark>,
     /// The sender's own id.
     pub id: Option<&'a str>,
     /// In how many outbound queues it is.
@@ -164,7 +166,12 @@ pub struct Published<'a> {
     pub is_duplicate: bool,
 }
 
-impl Published<'_> {
+impl<'a> Published<'a> {
+    /// The record of it.
+    pub(super) fn record(&self, who: Who<'a>) -> Record<'a> {
+        Record { triple: Some(self.triple), id: self.id, ..Record::of(who, self.what()) }
+    }
+
     /// What its entry says. Numbers that are too large become the largest.
     pub(super) fn what(&self) -> What {
         let number = |number| u32::try_from(number).unwrap_or(u32::MAX);

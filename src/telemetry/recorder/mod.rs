@@ -3,12 +3,13 @@
 //!
 //! There are two rings: one for what is rare and important, one for events. Each is divided among the workers, so that they
 //! do not wait for each other: a worker whose part is being read writes to the next one. `segment` has entries with their
-//! names, `ring` is a queue of segments, `pace` bounds what one session, source or address may write, `read` finds entries, `dump` writes all to a file.
+//! names, `ring` is a queue of segments, `mark` recognises triples, `pace` bounds what one session, source or address may write, `read` finds entries, `dump` writes all to a file.
 //!
 //! Nothing here ever gets a payload.
 
 mod dump;
 mod entry;
+mod mark;
 mod pace;
 mod panic;
 mod read;
@@ -18,6 +19,7 @@ mod segment;
 pub use super::metrics::RequestOutcome;
 pub use dump::{DumpError, Dumps};
 pub use entry::{Name, Published, Record, Sender, SubscriptionEnd, What, Who};
+pub use mark::Mark;
 pub use pace::Pace;
 pub use read::{Answer, Cursor, Filter, Reach, Row};
 
@@ -197,19 +199,19 @@ impl Recorder {
         self.with(Which::Events, |ring| {
             let second = ring.second(now);
             match source.pace.events.count(second, PACE_MAX) {
-                true => ring.push_event(now, who.number, &|| *who, event),
+                true => ring.push(now, &event.record(*who)),
                 false => ring.leave_out(now, second, source.who.number, &|| source.who),
             }
         });
     }
 
-    /// Records an event.
+    /// Records an event. `event` is called if it is kept, and with a lock held: so little has to be at hand until then.
     #[inline]
-    pub fn record_event(&self, now: Instant, sender: Sender<'_>, event: &Published<'_>) {
+    pub fn record_event<'a>(&self, now: Instant, sender: Sender<'_>, event: impl FnOnce() -> Published<'a>) {
         self.with(Which::Events, |ring| {
             let second = ring.second(now);
             match sender.pace.events.count(second, PACE_MAX) {
-                true => ring.push_event(now, sender.number, sender.who, event),
+                true => ring.push_event(now, sender.number, sender.who, &event()),
                 false => ring.leave_out(now, second, sender.number, sender.who),
             }
         });
@@ -224,9 +226,9 @@ impl Recorder {
     /// Calls `write` with this worker's ring, or if that is being read, with the next one that is free.
     #[inline]
     fn with(&self, which: Which, write: impl FnOnce(&mut Ring)) {
-        let parts = self.in_use();
-        let own = worker() & parts.len().wrapping_sub(1);
-        let Some(part) = parts.get(own) else { return };
+        let Some(last) = self.in_use.load(Ordering::Relaxed).checked_sub(1) else { return };
+        let own = worker() & last;
+        let Some(part) = self.parts.get(own) else { return };
         // One call of `write`, so that it is compiled into its caller.
         let mut ring = part.ring(which).try_lock().unwrap_or_else(|| self.another(which, own, part));
         write(&mut ring);

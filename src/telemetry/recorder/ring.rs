@@ -1,13 +1,13 @@
 //! [`Ring`]: the entries of one worker, oldest first. The oldest segment is dropped when there is no room for another.
 
 use std::collections::VecDeque;
-use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use wire::Triple;
 
 use super::entry::{NOWHERE, Published, Record, What, Who};
+use super::mark::Mark;
 use super::segment::{SEGMENT_BYTES, Segment};
 
 /// How many names are found without a search: their index is one byte of a number.
@@ -33,8 +33,7 @@ pub(super) struct Ring {
     sealed_entries: u64,
     /// Where the names are that were used last. Empty until the first entry.
     sessions: Vec<SessionAtHand>,
-    triples: Vec<(u64, u32)>,
-    marks: Marks,
+    triples: Vec<(Option<Mark>, u32)>,
     clock: Clock,
     left_out: Vec<LeftOut>,
 }
@@ -96,7 +95,6 @@ impl Ring {
             sealed_entries: 0,
             sessions: Vec::new(),
             triples: Vec::new(),
-            marks: Marks::new(),
             clock: Clock { started, second: 0, begun: started, next: started + Duration::from_secs(1) },
             left_out: Vec::new(),
         }
@@ -134,7 +132,7 @@ impl Ring {
             self.seal();
         }
         let who = self.session(number, who);
-        let triple = self.triple(event.triple);
+        let triple = self.triple(event.mark, event.triple);
         self.active.push_event(now, (who, triple), event);
     }
 
@@ -146,7 +144,7 @@ impl Ring {
         let mut place = |who: &Who<'_>| self.session(who.number, &|| *who);
         let who = place(&record.who);
         let peer = record.peer.as_ref().map_or(NOWHERE, place);
-        let triple = record.triple.map_or(NOWHERE, |triple| self.triple(triple));
+        let triple = record.triple.map_or(NOWHERE, |triple| self.triple(None, triple));
         self.active.push(now, (who, peer, triple), record);
     }
 
@@ -287,23 +285,22 @@ impl Ring {
         place
     }
 
-    /// The place of a triple.
+    /// The place of a triple. `mark`: its mark, if it is known.
     #[inline]
-    fn triple(&mut self, triple: &Triple<'_>) -> u32 {
-        let mark = self.marks.of(triple);
-        let at = usize::from(mark.to_le_bytes()[0]);
-        match self.triples.get(at) {
-            Some((known, place)) if *known == mark && *place != NOWHERE => *place,
-            _ => self.new_triple(at, mark, triple),
+    fn triple(&mut self, mark: Option<Mark>, triple: &Triple<'_>) -> u32 {
+        let mark = mark.unwrap_or_else(|| Mark::of(triple));
+        match self.triples.get(mark.at_hand()) {
+            Some((known, place)) if *known == Some(mark) => *place,
+            _ => self.new_triple(mark, triple),
         }
     }
 
     #[cold]
-    fn new_triple(&mut self, at: usize, mark: u64, triple: &Triple<'_>) -> u32 {
-        self.triples.resize(NAMES_AT_HAND, (0, NOWHERE));
+    fn new_triple(&mut self, mark: Mark, triple: &Triple<'_>) -> u32 {
+        self.triples.resize(NAMES_AT_HAND, (None, NOWHERE));
         let place = self.active.add_triple(triple);
-        if let Some(at_hand) = self.triples.get_mut(at) {
-            *at_hand = (mark, place);
+        if let Some(at_hand) = self.triples.get_mut(mark.at_hand()) {
+            *at_hand = (Some(mark), place);
         }
         place
     }
@@ -313,51 +310,4 @@ impl Ring {
 #[inline]
 fn at_hand(number: u64) -> usize {
     usize::from(number.to_le_bytes()[0])
-}
-
-/// Makes a number of a triple, by which it is recognised. Two triples have the same number with a chance of about 1 in 2^64.
-/// Random numbers go into it, so that nobody can construct two such triples.
-struct Marks {
-    numbers: [u64; 4],
-    random: RandomState,
-}
-
-impl Marks {
-    fn new() -> Self {
-        let random = RandomState::new();
-        Self { numbers: [0_u8, 1, 2, 3].map(|number| random.hash_one(number)), random }
-    }
-
-    #[inline]
-    fn of(&self, triple: &Triple<'_>) -> u64 {
-        let [first, second, third, fourth] = self.numbers;
-        let channel = self.words(&triple.channel);
-        let topic = self.words(&triple.topic);
-        let subtopic = self.words(&triple.subtopic);
-        let lens = triple.channel.len() << 16 | triple.topic.len() << 8 | triple.subtopic.len();
-        folded(channel.0 ^ first, channel.1 ^ second)
-            ^ folded(topic.0 ^ second, topic.1 ^ third).rotate_left(21)
-            ^ folded(subtopic.0 ^ third, subtopic.1 ^ lens as u64 ^ fourth).rotate_left(42)
-    }
-
-    /// All bytes of a name of 4 to 16 bytes, which its length completes; of another one, its hash.
-    #[inline]
-    fn words(&self, name: &str) -> (u64, u64) {
-        let bytes = name.as_bytes();
-        let word = |bytes: Option<&[u8; 8]>| bytes.map_or(0, |bytes| u64::from_le_bytes(*bytes));
-        let half = |bytes: Option<&[u8; 4]>| bytes.map_or(0, |bytes| u64::from(u32::from_le_bytes(*bytes)));
-        match bytes.len() {
-            4..8 => (half(bytes.first_chunk()), half(bytes.last_chunk())),
-            8..=16 => (word(bytes.first_chunk()), word(bytes.last_chunk())),
-            _ => (self.random.hash_one(name), 0),
-        }
-    }
-}
-
-/// The product of two numbers, its halves combined.
-#[expect(clippy::cast_possible_truncation, reason = "the two halves")]
-#[inline]
-fn folded(one: u64, other: u64) -> u64 {
-    let product = u128::from(one) * u128::from(other);
-    (product >> 64) as u64 ^ product as u64
 }

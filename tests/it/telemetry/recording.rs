@@ -150,6 +150,30 @@ fn an_event_is_recorded_with_its_receivers_size_and_place_in_the_log() {
 }
 
 #[test]
+fn an_event_is_recorded_on_its_triple_as_it_was_sent_whatever_its_receivers_name() {
+    let mut config = Config::default();
+    config.channels.entry("Desk".into()).or_default().fold_case = true;
+    let core = Core::new(&config);
+    let recorder = Recorder::for_workers(core.now, SystemTime::UNIX_EPOCH, 8 << 20, 2);
+    let core = Core { router: core.router.with_recorder(Arc::new(recorder)), now: core.now };
+    let [alice, bob] = ["alice", "bob"].map(|user| core.attach("phone", Some(user)));
+    for pattern in ["Sales/Call/Ring", "Sales/*/*", "Desk/Lamp/On", "*/Lamp/Off"] {
+        core.subscribe(&alice, pattern);
+    }
+    // Named by alice's subscription, by nobody's of bob's, and in a channel that compares without regard to case.
+    let sent = ["Sales/Call/Ring", "Sales/Call/Held", "Desk/Lamp/On", "Desk/LAMP/on", "Desk/lamp/OFF"];
+    for triple in sent {
+        for sender in [&alice, &bob, &alice] {
+            core.send(sender, &event(triple, "")).unwrap();
+        }
+    }
+    let rows = rows(&core).into_iter().filter(|row| row.what == "event");
+    let triple = |row: Row| [row.channel, row.topic, row.subtopic].map(Option::unwrap).join("/");
+    let expected: Vec<_> = sent.iter().flat_map(|triple| [*triple; 3]).collect();
+    assert_eq!(rows.map(triple).collect::<Vec<_>>(), expected);
+}
+
+#[test]
 fn a_refusal_is_recorded_with_its_code_and_of_a_flood_the_number() {
     let mut core = core();
     let phone = core.attach("phone", Some("alice"));

@@ -5,7 +5,9 @@ use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
-use switchboard::telemetry::recorder::{BYTES_MIN, Filter, Pace, Published, Record, Recorder, Row, Sender, What, Who};
+use switchboard::telemetry::recorder::{
+    BYTES_MIN, Filter, Mark, Pace, Published, Record, Recorder, Row, Sender, What, Who,
+};
 use wire::{ErrorCode, Triple};
 
 /// More than any test here writes.
@@ -35,15 +37,18 @@ fn event(number: u32) -> What {
 fn record_event(recorder: &Recorder, now: Instant, pace: &Pace, record: &Record<'_>) {
     let What::Event { receivers, bytes, offset, is_duplicate } = record.what else { panic!("{:?}", record.what) };
     let nothing = Triple::new("-", "-", "-");
+    let triple = record.triple.unwrap_or(&nothing);
     let event = Published {
-        triple: record.triple.unwrap_or(&nothing),
+        triple,
+        // Known of every other event, which changes nothing.
+        mark: receivers.is_multiple_of(2).then(|| Mark::of(triple)),
         id: record.id,
         receivers: receivers as usize,
         bytes: Some(bytes as usize),
         offset,
         is_duplicate,
     };
-    recorder.record_event(now, Sender { number: record.who.number, pace, who: &|| record.who }, &event);
+    recorder.record_event(now, Sender { number: record.who.number, pace, who: &|| record.who }, || event);
 }
 
 fn check_whole(row: &Row) {
@@ -327,6 +332,7 @@ fn what_many_threads_record_of_one_source_is_an_entry_or_counted_as_left_out() {
     let recorder = recorder(now, 16 << 20, 4);
     let (nothing, event) = (Triple::new("Phone", "Call", "Ring"), |triple| Published {
         triple,
+        mark: None,
         id: None,
         receivers: 1,
         bytes: Some(3),
