@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use tempfile::TempDir;
@@ -17,23 +17,23 @@ pub(crate) struct Process {
 impl Process {
     /// A broker with this configuration, which is given the folder: the program of this build, or `SWITCHBOARD`.
     pub(crate) fn switchboard(config: impl FnOnce(&Path) -> String) -> Self {
-        let (process, output) = Self::listening(config);
-        drain(output);
+        let mut process = Self::listening(config);
+        drain(process.child.stderr.take().unwrap());
         process
     }
 
     /// The same with an admin listener. Returns its `HOST:PORT` and the token that may act on it, too.
     #[allow(dead_code, reason = "for benches that operate the broker")]
     pub(crate) fn operated(config: &str) -> (Self, String, String) {
-        let (process, mut output) = Self::listening(|_| format!("{config}[admin]\nlisten = [\"127.0.0.1:0\"]\n"));
+        let mut process = Self::listening(|_| format!("{config}[admin]\nlisten = [\"127.0.0.1:0\"]\n"));
+        let mut output = BufReader::new(process.child.stderr.take().unwrap());
         let address = find_line(&mut output, "admin on http://").trim_end_matches('/').to_owned();
         drain(output);
         let token = std::fs::read_to_string(process.folder.path().join("data/admin.token")).unwrap();
         (process, address, token.trim().to_owned())
     }
 
-    /// A broker, and what it says next.
-    fn listening(config: impl FnOnce(&Path) -> String) -> (Self, BufReader<ChildStdout>) {
+    fn listening(config: impl FnOnce(&Path) -> String) -> Self {
         let folder = folder();
         let file = folder.path().join("switchboard.toml");
         std::fs::write(&file, config(folder.path())).unwrap();
@@ -42,11 +42,12 @@ impl Process {
         command
             .args(["serve", "--listen", "127.0.0.1:0", "--log", "error", "--data-dir"])
             .arg(folder.path().join("data"));
-        command.arg("--config").arg(file).stdout(Stdio::piped()).stderr(Stdio::null());
+        command.arg("--config").arg(file).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let mut output = BufReader::new(child.stdout.take().unwrap());
         let address = find_line(&mut output, "listening on ws://").trim_end_matches("/ws").to_owned();
-        (Self { child, address, folder }, output)
+        drain(output);
+        Self { child, address, folder }
     }
 
     /// A nats-server with `JetStream`, which has these further settings.
