@@ -275,6 +275,14 @@ pub enum BusEvent {
         /// The other node's incarnation.
         incarnation: Incarnation,
     },
+    /// Another node seals with a key that this one does not have, or cannot open what this one seals. They have no link,
+    /// though both may have sessions. Told at most once a minute.
+    KeysApart {
+        /// The other node's incarnation.
+        incarnation: Incarnation,
+        /// Its name; `None` if it cannot be opened.
+        node: Option<NodeId>,
+    },
     /// This node cannot join the cluster. Only a starting node gets this, once.
     Refused(Refusal),
 }

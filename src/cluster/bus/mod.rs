@@ -40,6 +40,9 @@ const CUT_OFF_AFTER: Duration = Duration::from_secs(2);
 /// How long a starting node listens before it says that all keys are unknown.
 const LISTEN_FOR: Duration = Duration::from_millis(1500);
 
+/// How often this node tells at most that the keys of others do not match.
+const APART_EVERY: Duration = Duration::from_mins(1);
+
 /// The least length of a NATS message that is used.
 const LARGEST_MIN: usize = 1024;
 
@@ -82,6 +85,8 @@ pub struct Bus {
     joining: Joining,
     /// The live node of the same name that was told last.
     namesake: Option<Incarnation>,
+    /// When it was told last that the keys of a node do not match.
+    apart_told: Option<Instant>,
     events: VecDeque<BusEvent>,
     counts: BusCounts,
 }
@@ -115,6 +120,7 @@ impl Bus {
             started: now,
             joining: Joining::default(),
             namesake: None,
+            apart_told: None,
             events: VecDeque::new(),
             counts: BusCounts::default(),
         }
@@ -300,7 +306,14 @@ impl Bus {
         (self.own_beat, self.own_counter) = (now, 0);
         // Messages that the caller has not taken are as old as those that were not received.
         let own = |event: &BusEvent| {
-            matches!(event, BusEvent::CutOff | BusEvent::Restored | BusEvent::Refused(_) | BusEvent::NameShared { .. })
+            matches!(
+                event,
+                BusEvent::CutOff
+                    | BusEvent::Restored
+                    | BusEvent::Refused(_)
+                    | BusEvent::NameShared { .. }
+                    | BusEvent::KeysApart { .. }
+            )
         };
         self.events.retain(own);
         self.events.push_back(BusEvent::Paused { since });
@@ -323,6 +336,15 @@ impl Bus {
     fn may_refuse_keys(&self) -> bool {
         let Joining { others_open, others_unknown, refused } = self.joining;
         others_unknown && !others_open && !self.about.live && !refused
+    }
+
+    /// Says that the keys of another node do not match. A starting node is refused instead.
+    fn tell_apart(&mut self, now: Instant, incarnation: Incarnation, node: Option<NodeId>) {
+        let is_due = self.apart_told.is_none_or(|told| now >= told + APART_EVERY);
+        if self.about.live && is_due {
+            self.apart_told = Some(now);
+            self.events.push_back(BusEvent::KeysApart { incarnation, node });
+        }
     }
 
     /// Says once why this node cannot start.

@@ -175,6 +175,9 @@ fn word(event: &BusEvent) -> String {
         BusEvent::CutOff => "cut off".to_owned(),
         BusEvent::Restored => "restored".to_owned(),
         BusEvent::NameShared { .. } => "name shared".to_owned(),
+        BusEvent::KeysApart { node, .. } => {
+            format!("keys apart from {}", node.as_ref().map_or("another node", NodeId::as_str))
+        }
         BusEvent::Refused(refusal) => format!("refused: {refusal:?}"),
     }
 }

@@ -47,7 +47,10 @@ impl Bus {
         let text = match self.sealer.open(Place::Beats, head) {
             Ok(text) => text,
             Err(unopened) => {
-                self.joining.others_unknown |= unopened == Unopened::UnknownKey;
+                if unopened == Unopened::UnknownKey {
+                    self.joining.others_unknown = true;
+                    self.tell_apart(now, from, None);
+                }
                 return self.count_unopened(unopened);
             }
         };
@@ -164,6 +167,9 @@ impl Bus {
         }
         if !self.about.keys_match(&about) {
             self.counts.refused += 1;
+            if about.live {
+                self.tell_apart(now, incarnation, Some(about.node.clone()));
+            }
             if counts_as_live {
                 self.refuse(Refusal::KeysDiffer { node: about.node });
             }

@@ -188,6 +188,7 @@ impl Model {
                 };
                 ensure(changed, || format!("{event:?} twice"))
             }
+            BusEvent::KeysApart { incarnation, .. } => Err(format!("the keys of {incarnation} do not match")),
             BusEvent::NameShared { incarnation } => Err(format!("the name is shared with {incarnation}")),
             BusEvent::Refused(refusal) => Err(format!("{refusal:?}")),
             BusEvent::SnapshotWanted { node } => {

@@ -319,6 +319,12 @@ impl<'a> Node<'a> {
                 %incarnation,
                 "another live node has the name of this one, because they could not reach each other at start: stop one of them"
             ),
+            BusEvent::KeysApart { incarnation, node } => tracing::error!(
+                %incarnation,
+                node = node.as_ref().map(tracing::field::display),
+                "the keys of another node and of this one do not match (cluster.key_file): they have no link, and applications of one \
+                 do not reach those of the other"
+            ),
             BusEvent::Refused(refusal) => tracing::error!(?refusal, "this node is refused by the cluster"),
         }
     }

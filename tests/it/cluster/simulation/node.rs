@@ -178,6 +178,7 @@ impl Node {
                 router.set_cut_off(now, false);
                 "Restored"
             }
+            BusEvent::KeysApart { .. } => panic!("all nodes have one key"),
             BusEvent::NameShared { .. } => panic!("each node has a name of its own"),
             BusEvent::Refused(refusal) => panic!("a live node is refused: {refusal:?}"),
         })
