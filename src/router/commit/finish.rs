@@ -112,6 +112,8 @@ impl Router {
                 // It was not an event.
                 return Ok(Routed { receipt, waits_for, ..Routed::default() });
             }
+            // A reload has given its channel a log meanwhile, which the cluster keeps, and the event is not in it.
+            _ if self.is_clustered() && facts.history => Err(unavailable()),
             (Planned::All { users, .. }, _) => {
                 return self.announced(now, &event.sender, &envelope, None, &facts, Some(users));
             }

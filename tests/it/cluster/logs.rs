@@ -250,3 +250,28 @@ fn a_will_and_a_group_have_the_places_of_their_log() {
     nodes.send(0, &phone, &event(PHONE, "")).unwrap();
     assert_eq!((offsets(&nodes.take(1, &crm)), offsets(&nodes.take(1, &member))), (vec![1], vec![1]));
 }
+
+#[test]
+fn an_event_whose_channel_gets_a_log_while_it_waits_is_refused_and_delivered_to_nobody() {
+    let nodes = nodes(2);
+    let pattern = "Sales/Call/Ringing";
+    let [crm, other] = [0, 1].map(|node| subscriber(&nodes, node, "crm", Some("alice"), "Sales/*/*"));
+    let phone = nodes.node(0).attach("phone", Some("alice"));
+    nodes.node(0).send(&phone, &event(pattern, r#","id":"e","retain":true"#)).unwrap();
+    // Its value is on its way into the storage.
+    let put = nodes.begin_put(0).unwrap();
+    let mut config = config();
+    config.channels.insert("Sales".to_owned(), config.channels["Phone"].clone());
+    config.cluster.name = "test".to_owned();
+    for node in 0..2 {
+        let core = nodes.node(node);
+        core.router.replace_policy(core.now, &config);
+    }
+    nodes.end_put(0, put);
+    nodes.settle();
+    let told = nodes.take(0, &phone);
+    assert_eq!(told[0]["data"]["ErrorCode"], "STORAGE_UNAVAILABLE", "{told:?}");
+    assert!(nodes.take(0, &crm).is_empty() && nodes.take(1, &other).is_empty());
+    nodes.send(1, &nodes.node(1).attach("phone", Some("alice")), &event(pattern, "")).unwrap();
+    assert_eq!([offsets(&nodes.take(0, &crm)), offsets(&nodes.take(1, &other))], [[1], [1]]);
+}
