@@ -71,6 +71,7 @@ mod frames;
 mod gauges;
 mod hint;
 mod history;
+mod holdings;
 mod ids;
 mod index;
 mod leases;
