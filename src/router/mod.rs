@@ -99,6 +99,7 @@ mod spread;
 mod subscribe;
 mod sync;
 mod tap;
+mod unsubscribe;
 mod wake;
 mod will;
 
