@@ -66,6 +66,7 @@ pub use self::inherited::{InheritError, Inherited};
 pub use self::reload::{How, ReloadError, Reloaded, Reloader};
 pub use self::trial::{Unusable, UnusableList, try_config};
 pub use self::wiring::AdapterError;
+pub(crate) use self::wiring::history_settings;
 pub use crate::router::explain;
 
 use self::admin::OwnToken;
