@@ -8,10 +8,11 @@ use std::collections::BTreeSet;
 use serde_json::json;
 
 use super::admin::TOKENS;
+use super::channel::CHANNEL_KEYS;
 use super::document::rows;
 use super::file::quoted;
 use super::limits::SESSIONS_PER_USER;
-use super::reference::{CHANNEL_KEYS, Key, keys};
+use super::reference::{Key, keys};
 use super::{Channel, Config, JwtIssuer, Limits, Proofs, Roles};
 
 /// When a change of a key takes effect.
