@@ -16,6 +16,8 @@
 
 #[path = "../support/arguments.rs"]
 mod arguments;
+#[path = "../support/environment.rs"]
+mod environment;
 mod peer;
 #[path = "../support/process.rs"]
 mod process;
@@ -31,6 +33,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::environment::number;
 use crate::peer::Peer;
 use crate::servers::{Broker, Nats};
 
@@ -128,8 +131,4 @@ fn median(figures: impl Iterator<Item = f64>) -> f64 {
     let mut figures: Vec<_> = figures.collect();
     figures.sort_by(f64::total_cmp);
     figures[figures.len() / 2]
-}
-
-fn number(variable: &str, default: usize) -> usize {
-    std::env::var(variable).map_or(default, |text| text.parse().expect("a number"))
 }

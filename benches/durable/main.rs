@@ -16,6 +16,8 @@
 
 #[path = "../support/arguments.rs"]
 mod arguments;
+#[path = "../support/environment.rs"]
+mod environment;
 #[path = "../support/process.rs"]
 mod process;
 mod publisher;
@@ -31,6 +33,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::environment::number;
 use crate::publisher::Publisher;
 use crate::server::Server;
 
@@ -104,9 +107,4 @@ fn run(publishers: &mut [Publisher], length: Duration) -> Vec<Duration> {
 fn median(mut rates: Vec<f64>) -> f64 {
     rates.sort_by(f64::total_cmp);
     rates[rates.len() / 2]
-}
-
-fn number<T: std::str::FromStr>(variable: &str, default: T) -> T {
-    let read = |text: String| text.parse().ok().expect("a number");
-    std::env::var(variable).map_or(default, read)
 }

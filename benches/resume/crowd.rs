@@ -83,7 +83,7 @@ fn register(number: usize, resume: &str) -> String {
 
 async fn connect(address: &str) -> TcpStream {
     let mut stream = TcpStream::connect(address).await.unwrap();
-    stream.write_all(crate::handshake(address).as_bytes()).await.unwrap();
+    stream.write_all(wire::handshake(address).as_bytes()).await.unwrap();
     read_until(&mut stream, |bytes| bytes.ends_with(b"\r\n\r\n")).await;
     stream
 }

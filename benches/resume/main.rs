@@ -18,6 +18,8 @@ mod arguments;
 mod crowd;
 #[path = "../stall/echo.rs"]
 mod echo;
+#[path = "../support/environment.rs"]
+mod environment;
 #[path = "../stall/peers.rs"]
 #[allow(dead_code, reason = "the bench stall uses the rest")]
 mod peers;
@@ -31,6 +33,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::environment::number;
 use crate::peers::{Broker, Helper};
 use crate::stream::Streams;
 
@@ -114,16 +117,4 @@ fn measure(kind: &str) -> Return {
     println!("{kind:<8}{row}   {:.2}, {:.2}, {:.2}", theirs[0], theirs[1], theirs[2]);
     streams.close();
     Return { seconds, cpu, p99: ours[1] }
-}
-
-fn number(variable: &str, default: usize) -> usize {
-    std::env::var(variable).map_or(default, |text| text.parse().expect("a number"))
-}
-
-/// The request with which a WebSocket begins.
-fn handshake(address: &str) -> String {
-    format!(
-        "GET /ws HTTP/1.1\r\nHost: {address}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
-    )
 }

@@ -29,7 +29,7 @@ pub(crate) fn run(address: &str, count: usize, at_once: usize) {
 
 async fn open(address: &str, number: usize) -> TcpStream {
     let mut stream = TcpStream::connect(address).await.unwrap();
-    stream.write_all(crate::handshake(address).as_bytes()).await.unwrap();
+    stream.write_all(wire::handshake(address).as_bytes()).await.unwrap();
     read_until(&mut stream, |bytes| bytes.ends_with(b"\r\n\r\n")).await;
     for command in
         [wire::register("crowd", &format!("agent{}", number / DESK)), wire::subscribe(["Phone", "Call", "*"])]

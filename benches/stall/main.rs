@@ -21,6 +21,8 @@
 mod attack;
 mod crowd;
 mod echo;
+#[path = "../support/environment.rs"]
+mod environment;
 mod peers;
 mod stream;
 #[path = "../support/wire.rs"]
@@ -30,6 +32,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use crate::attack::ATTACKS;
+use crate::environment::number;
 use crate::peers::{Broker, Helper};
 use crate::stream::{Latencies, Streams};
 
@@ -87,18 +90,6 @@ fn main() -> ExitCode {
         words if words.is_empty() || words.iter().any(|word| "stall".contains(word)) => measure(&Plan::long()),
         _ => ExitCode::SUCCESS,
     }
-}
-
-fn number(variable: &str, default: usize) -> usize {
-    std::env::var(variable).map_or(default, |text| text.parse().expect("a number"))
-}
-
-/// The request with which a WebSocket begins.
-fn handshake(address: &str) -> String {
-    format!(
-        "GET /ws HTTP/1.1\r\nHost: {address}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
-    )
 }
 
 fn measure(plan: &Plan) -> ExitCode {

@@ -134,7 +134,7 @@ pub(crate) fn session(address: &str, source: &str, user: &str) -> TcpStream {
 /// Turns a connection into a WebSocket.
 pub(crate) fn handshake_on(stream: &mut TcpStream, address: &str) {
     stream.set_nodelay(true).unwrap();
-    stream.write_all(crate::handshake(address).as_bytes()).unwrap();
+    stream.write_all(wire::handshake(address).as_bytes()).unwrap();
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         let mut byte = [0];

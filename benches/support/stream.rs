@@ -15,11 +15,7 @@ impl Stream {
     /// A session of a broker.
     pub(crate) fn of_broker(address: &str, source: &str, user: &str) -> Self {
         let mut stream = Self::connect(address);
-        let request = format!(
-            "GET /ws HTTP/1.1\r\nHost: {address}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-             Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
-        );
-        stream.send(request.as_bytes());
+        stream.send(wire::handshake(address).as_bytes());
         stream.wait_for(|bytes| find(bytes, b"\r\n\r\n").map(|at| at + 4));
         stream.send(&wire::frame(&wire::register(source, user)));
         stream.wait_for_frame(b"\"Success\":true");

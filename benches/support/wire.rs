@@ -6,6 +6,15 @@ mod framing;
 
 pub(crate) use framing::measure;
 
+/// The request with which a WebSocket begins.
+#[allow(dead_code, reason = "other benches connect")]
+pub(crate) fn handshake(address: &str) -> String {
+    format!(
+        "GET /ws HTTP/1.1\r\nHost: {address}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+    )
+}
+
 /// Registers in open mode.
 pub(crate) fn register(source: &str, user: &str) -> String {
     format!(

@@ -1,16 +1,15 @@
 //! `switchboard history`: looks at the logs of durable channels, also while a broker writes them, and repairs their file.
 
 use std::io;
-use std::path::PathBuf;
 
 use serde::Serialize;
 use serde_json::value::RawValue;
 
+use super::data_folder::DataFolder;
 use super::output::{self, Output, counted};
 use super::secret::credentials_key;
 use super::{Exit, Usage};
-use crate::config::{Config, LoadOptions};
-use crate::store::KeySource;
+use crate::server::history_settings;
 use crate::store::history::{Entry, HistorySettings, LogLine, LogName, Look, Repaired, repair, time_of};
 
 /// The arguments of the command.
@@ -19,13 +18,8 @@ pub(super) struct Arguments {
     #[command(subcommand)]
     command: Command,
 
-    /// The folder of the history; default: that of the configuration, or else the platform's data folder
-    #[arg(long, global = true, value_name = "DIR")]
-    data_dir: Option<PathBuf>,
-
-    /// The configuration file, which names the data folder and the key file
-    #[arg(long, global = true, value_name = "FILE")]
-    config: Option<PathBuf>,
+    #[command(flatten)]
+    folder: DataFolder,
 }
 
 #[derive(Debug, clap::Subcommand)]
@@ -66,11 +60,8 @@ After a backup was put back, run it with --new-epochs, before the broker starts 
 
 /// Runs the command.
 pub(super) fn run(arguments: Arguments, output: &mut Output) -> anyhow::Result<Exit> {
-    let Arguments { command, data_dir, config } = arguments;
-    let options = LoadOptions { data_dir, ..LoadOptions::from_process(config) };
-    let config = Config::load(options)?;
-    let key = KeySource::new(config.credentials.key_file.clone(), credentials_key());
-    let settings = HistorySettings { data_dir: config.data_dir, key };
+    let Arguments { command, folder } = arguments;
+    let settings = history_settings(&folder.load()?, credentials_key());
     match command {
         Command::List { json } => list(&settings, json, output),
         Command::Show { channel, user, json } => {

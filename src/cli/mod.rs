@@ -15,6 +15,7 @@ mod conformance;
 mod connect;
 mod credentials;
 mod data;
+mod data_folder;
 mod dump;
 mod exec;
 mod handle;

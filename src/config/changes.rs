@@ -8,10 +8,12 @@ use std::collections::BTreeSet;
 use serde_json::json;
 
 use super::admin::TOKENS;
+use super::channel::CHANNEL_KEYS;
 use super::document::rows;
 use super::file::quoted;
-use super::reference::{CHANNEL_KEYS, Key, keys};
-use super::{Channel, Config, JwtIssuer, Limits, Proofs, Roles, SESSIONS_PER_USER};
+use super::limits::SESSIONS_PER_USER;
+use super::reference::{Key, keys};
+use super::{Channel, Config, JwtIssuer, Limits, Proofs, Roles};
 
 /// When a change of a key takes effect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -3,8 +3,9 @@
 use super::admin::TOKEN_KEYS;
 use super::application::APPLICATION_KEYS;
 use super::changes::restart_keys;
+use super::channel::CHANNEL_KEYS;
 use super::jwt::ISSUER_KEYS;
-use super::reference::{CHANNEL_KEYS, FLAGS, Key, keys, variable};
+use super::reference::{FLAGS, Key, keys, variable};
 use super::roles::ROLE_KEYS;
 use super::salesforce::{OBJECT_KEYS, TOPIC_KEYS};
 

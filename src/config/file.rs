@@ -7,10 +7,11 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::admin::TOKENS;
+use super::channel::CHANNEL_KEYS;
 use super::jwt::{self, ISSUER_KEYS, ISSUERS};
 use super::lines::{Lines, Unreadable};
 use super::mistake::{Mistake, Place, Report, nearest_key, printable};
-use super::reference::{CHANNEL_KEYS, Key, keys};
+use super::reference::{Key, keys};
 use super::roles::{ROLE_KEYS, RoleDraft};
 use super::rules::Places;
 use super::salesforce::{OBJECT_KEYS, OBJECTS, TOPIC_KEYS, TOPICS};

@@ -3,16 +3,19 @@
 //!
 //! [`Config::load`] (`layers`: file < environment < flags) reads by the one table of keys (`reference`), from which
 //! names, defaults and docs/configuration.md come (`document`). `file` walks TOML, `lines` knows
-//! places in it, `admin` reads `[admin]`, `application` `[[applications]]`, `folder` the files of `applications_dir`, `syntax` explains what is
-//! not TOML, `slot` puts values where they belong, `value` and `text` check them, `rules` compares keys with each other, `settings` lists them;
+//! places in it, `admin` reads `[admin]`, `application` `[[applications]]`, `folder` the files of `applications_dir`,
+//! `syntax` explains what is not TOML, `slot` puts values where they belong, `value` and `text` check them, `rules` compares
+//! keys with each other, `settings` lists them. A large table has a file named for it (`channel`, `limits`, `jwt`);
 //! everything wrong ends in [`Mistakes`], all together.
 
 mod address;
 mod admin;
 mod application;
 mod changes;
+mod channel;
 mod cluster;
 mod layers;
+mod limits;
 
 mod recorder;
 mod reference;
@@ -42,12 +45,14 @@ pub use address::ListenAddress;
 pub use admin::{Admin, AdminToken, May};
 pub use application::{Application, ProvedBy};
 pub use changes::{Changes, TakesEffect, takes_effect};
+pub use channel::{Channel, Overflow, Publish, Scope};
 pub use cluster::{Cluster, kept_for};
 pub use document::{Row, document, rows};
 pub(crate) use file::quoted;
 pub use history::{History, LogBounds};
 pub use jwt::{JwtIssuer, KeysFrom};
 pub use layers::LoadOptions;
+pub use limits::Limits;
 pub(crate) use mistake::nearest;
 pub use mistake::{Mistake, Mistakes, Place};
 pub use network::Network;
@@ -210,55 +215,6 @@ impl ForwardedHeader {
     }
 }
 
-/// `[channels.NAME]`
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Channel {
-    /// Whose an envelope of this channel is.
-    pub scope: Scope,
-    /// Who may publish events, if the channel is shared.
-    pub publish: Publish,
-    /// What a full queue does.
-    pub overflow: Overflow,
-    /// Whether topic and subtopic are compared without regard to ASCII case.
-    pub fold_case: bool,
-    /// What its logs keep, if it has history.
-    pub history: Option<LogBounds>,
-    /// Whether its logs are on disk.
-    pub durable: bool,
-    /// Whether its retained values are on disk.
-    pub retain_durable: bool,
-}
-
-/// `channels.NAME.scope`
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Scope {
-    /// Among the sessions of one user, and services.
-    #[default]
-    User,
-    /// Among all.
-    Shared,
-}
-
-/// `channels.NAME.publish`
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Publish {
-    /// Every session.
-    #[default]
-    All,
-    /// Services and adapters.
-    Services,
-}
-
-/// `channels.NAME.overflow`
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Overflow {
-    /// Close the receiver with 4413.
-    #[default]
-    Close,
-    /// Lose the receiver's oldest events of such channels, counted and told.
-    DropOldest,
-}
-
 /// `[credentials]`
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Credentials {
@@ -312,116 +268,6 @@ impl Default for Requests {
             blocked: Duration::from_mins(1),
             adapter_in_flight: 4,
             adapter_waiting: 64,
-        }
-    }
-}
-
-/// `[limits]`
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Limits {
-    /// A message's size, in bytes.
-    pub message_bytes: usize,
-    /// A message's size before registration, in bytes.
-    pub registration_bytes: usize,
-    /// Subscriptions a session.
-    pub subscriptions: usize,
-    /// Requests a session may have pending.
-    pub pending_requests: usize,
-    /// Bytes of the texts that the broker keeps for a session's pending requests.
-    pub pending_bytes: usize,
-    /// Messages an outbound queue holds.
-    pub outbound_messages: usize,
-    /// Bytes an outbound queue holds.
-    pub outbound_bytes: usize,
-    /// Bytes of memory that all outbound queues use together.
-    pub outbound_total_bytes: usize,
-    /// How long a receiver may take nothing while it has something to take.
-    pub slow_consumer: Duration,
-    /// Sessions of a user; 0: no limit. Services have none.
-    pub sessions_per_user: usize,
-    /// Sessions of a source, of all users together; 0: no limit.
-    pub sessions_per_source: usize,
-    /// Applications of which the broker remembers how the last session ended.
-    pub ended_sessions: usize,
-    /// Messages a second a session; 0: no limit.
-    pub rate: u32,
-    /// Messages at once beyond the rate.
-    pub burst: u32,
-    /// Bytes received a second a session; 0: no limit.
-    pub rate_bytes: u32,
-    /// How long a connection may stay unregistered.
-    pub registration: Duration,
-    /// Time between two pings.
-    pub heartbeat: Duration,
-    /// Pings that may go unanswered before the session is dead.
-    pub missed_pings: u32,
-    /// Connections in all.
-    pub connections: usize,
-    /// Connections an address; 0: no limit.
-    pub connections_per_address: usize,
-    /// Connections that have not registered, counted from accept.
-    pub unregistered: usize,
-    /// How deep JSON may nest.
-    pub json_depth: usize,
-    /// Malformed messages in a row that close the session.
-    pub malformed: u32,
-    /// Failed registrations a minute an address.
-    pub failed_registrations: u32,
-    /// Retained values of a user or service.
-    pub retained_values: usize,
-    /// Bytes of the retained values of a user or service.
-    pub retained_bytes: usize,
-    /// Bytes of all retained values.
-    pub retained_total_bytes: usize,
-    /// How long requests in flight may take to finish when the broker drains.
-    pub drain: Duration,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            message_bytes: 1 << 20,
-            registration_bytes: 16 << 10,
-            subscriptions: 1000,
-            pending_requests: 1000,
-            pending_bytes: 8 << 20,
-            outbound_messages: 1024,
-            outbound_bytes: 8 << 20,
-            outbound_total_bytes: 1 << 30,
-            slow_consumer: Duration::from_secs(5),
-            sessions_per_user: Self::sessions_per_user_by(AuthMode::Open),
-            sessions_per_source: 0,
-            ended_sessions: 10_000,
-            rate: 1000,
-            burst: 2000,
-            rate_bytes: 0,
-            registration: Duration::from_secs(10),
-            heartbeat: Duration::from_secs(25),
-            missed_pings: 2,
-            connections: 10_000,
-            connections_per_address: 0,
-            unregistered: 1000,
-            json_depth: 128,
-            malformed: 10,
-            failed_registrations: 10,
-            retained_values: 10_000,
-            retained_bytes: 64 << 20,
-            retained_total_bytes: 256 << 20,
-            drain: Duration::from_secs(30),
-        }
-    }
-}
-
-/// The key of [`Limits::sessions_per_user`], whose default depends on `auth.mode`.
-const SESSIONS_PER_USER: &str = "limits.sessions_per_user";
-
-impl Limits {
-    /// Returns the default of `sessions_per_user`. In open mode a session can name any user, so a limit would not help.
-    #[must_use]
-    pub fn sessions_per_user_by(auth: AuthMode) -> usize {
-        match auth {
-            AuthMode::Open => 0,
-            AuthMode::Tokens => 100,
         }
     }
 }

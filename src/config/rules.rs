@@ -5,10 +5,11 @@ use std::collections::{BTreeMap, HashSet};
 use serde_json::Value;
 
 use super::jwt::{self, ISSUERS};
+use super::limits::SESSIONS_PER_USER;
 use super::mistake::{Place, Report};
 use super::{
-    Application, AuthMode, Channel, Config, ForwardedHeader, Limits, ProvedBy, Publish, SESSIONS_PER_USER, Scope,
-    admin, cluster, resume, roles, salesforce, same_user, tls,
+    Application, AuthMode, Channel, Config, ForwardedHeader, Limits, ProvedBy, Publish, Scope, admin, cluster, resume,
+    roles, salesforce, same_user, tls,
 };
 use wire::Pattern;
 

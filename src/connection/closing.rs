@@ -9,6 +9,7 @@ use super::taking::queue_notices;
 use super::timer::Timer;
 use super::{Connection, Effect, Phase};
 use crate::router::{End, Ending, Left, Router, Session};
+use crate::telemetry::metrics::SlowFor;
 use crate::websocket::{Fault, Frame};
 
 /// How long a connection that closes for a restart waits for the last answers. Another thread that is ending a
@@ -29,6 +30,27 @@ impl Connection {
                 Close::new(CloseCode::TooLarge, format!("a message before registration has at most {most} bytes"))
             }
         }
+    }
+
+    /// The outbox of the session has ended.
+    pub(super) fn outbox_ended(&mut self, now: Instant, end: End, router: &Router) -> Option<Effect> {
+        let close = match end {
+            End::Overflowed => {
+                self.settings.metrics.slow_consumers.count(SlowFor::Overflow);
+                Close::new(CloseCode::SlowConsumer, "slow consumer: the outbound queue overflowed")
+            }
+            End::Longest => {
+                self.settings.metrics.slow_consumers.count(SlowFor::Memory);
+                let reason = "slow consumer: all queues exceed limits.outbound_total_bytes, and this was the longest";
+                Close::new(CloseCode::SlowConsumer, reason)
+            }
+            End::Close(code, reason) => Close::new(code, reason),
+            End::Kicked | End::SentAway => return Some(self.close_by_operator(now, router, end)),
+            End::Replaced => return Some(self.replaced(now, router)),
+            // The connection itself detaches its session, and then it has none.
+            End::Detached => return None,
+        };
+        Some(self.close(now, router, close))
     }
 
     /// Closes the connection at the end of the drain. If requests are still open, cancels those that this session sent,

@@ -48,12 +48,11 @@ use std::sync::Arc;
 use std::task::{self, Poll};
 use std::time::Instant;
 
-use wire::{Close, CloseCode, notice};
+use wire::notice;
 
 use crate::auth::ClientCertificate;
 use crate::config::Limits;
 use crate::router::{Allowance, End, OnFull, Router, Session};
-use crate::telemetry::metrics::SlowFor;
 use crate::websocket::Frame;
 use commits::Commits;
 use fetching::Fetching;
@@ -352,27 +351,6 @@ impl Connection {
                 None
             }
         }
-    }
-
-    /// The outbox of the session has ended.
-    fn outbox_ended(&mut self, now: Instant, end: End, router: &Router) -> Option<Effect> {
-        let close = match end {
-            End::Overflowed => {
-                self.settings.metrics.slow_consumers.count(SlowFor::Overflow);
-                Close::new(CloseCode::SlowConsumer, "slow consumer: the outbound queue overflowed")
-            }
-            End::Longest => {
-                self.settings.metrics.slow_consumers.count(SlowFor::Memory);
-                let reason = "slow consumer: all queues exceed limits.outbound_total_bytes, and this was the longest";
-                Close::new(CloseCode::SlowConsumer, reason)
-            }
-            End::Close(code, reason) => Close::new(code, reason),
-            End::Kicked | End::SentAway => return Some(self.close_by_operator(now, router, end)),
-            End::Replaced => return Some(self.replaced(now, router)),
-            // The connection itself detaches its session, and then it has none.
-            End::Detached => return None,
-        };
-        Some(self.close(now, router, close))
     }
 
     /// Takes over the limits that a reload has put in force. What concerns its queue is for new sessions.

@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 use std::time::{Duration, SystemTime};
 
 use wire::command::{Role, Subscribe};
-use wire::{ErrorCode, Refusal};
+use wire::{CloseCode, ErrorCode, Refusal};
 
 use super::*;
 use crate::auth::{AuthError, Claim, Identity, Open, Permissions, Principal, Proved, Review, Verification, Verifier};

@@ -9,8 +9,9 @@ use parking_lot::Mutex;
 
 use crate::router::change::Reason;
 use crate::router::end::Ending;
+use crate::router::holdings::Holdings;
 use crate::router::index::Subscription;
-use crate::router::session::{Holdings, Role, Session};
+use crate::router::session::{Role, Session};
 
 /// How many subscriptions that have ended a session remembers.
 const SUBSCRIPTIONS_MAX: usize = 16;

@@ -71,6 +71,7 @@ mod frames;
 mod gauges;
 mod hint;
 mod history;
+mod holdings;
 mod ids;
 mod index;
 mod leases;
@@ -98,6 +99,7 @@ mod spread;
 mod subscribe;
 mod sync;
 mod tap;
+mod unsubscribe;
 mod wake;
 mod will;
 

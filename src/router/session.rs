@@ -1,6 +1,6 @@
-//! [`Session`]: one registered session as the router sees it. `presence` lists them by user and source.
+//! [`Session`]: one registered session as the router sees it. `holdings` is what ends with it, `presence` lists sessions by
+//! user and source.
 
-use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -9,25 +9,22 @@ use std::time::{Instant, SystemTime};
 use parking_lot::RwLock;
 
 use crate::auth::{Identity, Permissions, Principal, Proof, Rights, Users};
+use crate::router::SessionId;
 use crate::router::activity::Activity;
 use crate::router::backplane::load::LoadNote;
 use crate::router::backplane::pressure::PressedElsewhere;
 use crate::router::backplane::remote::Remote;
 use crate::router::call::Call;
 use crate::router::commit::PendingCommits;
-use crate::router::ended::EndedSubscriptions;
 use crate::router::explain::PauseFlag;
 use crate::router::hint::HintAllowance;
-use crate::router::ids::Serial;
-use crate::router::index::Subscription;
+use crate::router::holdings::Holdings;
 use crate::router::outbox::{Kind, OnFull, Outbox, Pressure, PushError};
 use crate::router::presence::HeldPresence;
 use crate::router::request::door::Door;
-use crate::router::request::pending::Pending;
 use crate::router::request::turn::Turns;
 use crate::router::resume::Resumable;
 use crate::router::sync::Mutex;
-use crate::router::{LeaseHold, RequestId, SessionId};
 use crate::telemetry::recorder::Pace;
 use crate::websocket::Frame;
 use wire::command::State;
@@ -89,7 +86,7 @@ pub struct Session {
     /// Whether a request to it has timed out, and it has not answered since.
     missed: AtomicBool,
     /// The number of requests that it was given and has not answered.
-    busy: AtomicUsize,
+    pub(super) busy: AtomicUsize,
     /// The stamp of the last message that it was chosen for.
     served: AtomicU64,
     pub(super) hints: HintAllowance,
@@ -123,26 +120,6 @@ pub struct Session {
     pub(super) pressed: PressedElsewhere,
 }
 
-/// The subscriptions and open requests of a session. They end with it.
-#[derive(Default)]
-pub(super) struct Holdings {
-    pub(super) subscriptions: Vec<Arc<Subscription>>,
-    /// Requests that the session sent. A gather has one entry for each handler.
-    pub(super) asked: BTreeMap<Serial, Arc<Pending>>,
-    /// Requests that the session handles. The router makes the ids, so a client cannot choose ids that collide, and the
-    /// fast hash is safe.
-    given: HashMap<RequestId, Arc<Pending>, foldhash::fast::FixedState>,
-    /// The event that is published when the session ends. It was checked.
-    pub(super) will: Option<Box<str>>,
-    /// The lease of its source, if that is exclusive in a cluster.
-    pub(super) lease: Option<LeaseHold>,
-    /// Why an operator has closed the session.
-    pub(super) kicked: Option<Arc<str>>,
-    /// Subscriptions that have ended. `None`: none has.
-    pub(super) ended: Option<Box<EndedSubscriptions>>,
-    gone: bool,
-}
-
 impl Session {
     pub(super) fn new(
         id: SessionId,
@@ -168,7 +145,7 @@ impl Session {
             echo: AtomicBool::new(echo),
             since,
             outbox,
-            holds: Mutex::new(Holdings { will, ..Holdings::default() }),
+            holds: Mutex::new(Holdings::new(will)),
             asleep: AtomicBool::new(false),
             missed: AtomicBool::new(false),
             busy: AtomicUsize::new(0),
@@ -346,87 +323,10 @@ impl Session {
     pub(super) fn door(&self) -> Option<&Arc<dyn Door>> {
         self.door.as_ref()
     }
-
-    /// Adds a request that this session sent.
-    ///
-    /// # Errors
-    /// [`PushError::Closed`] if the session has ended.
-    pub(super) fn ask(&self, pending: &Arc<Pending>) -> Result<(), PushError> {
-        let mut holds = self.holds.lock();
-        if holds.gone {
-            return Err(PushError::Closed);
-        }
-        holds.asked.insert(pending.serial, Arc::clone(pending));
-        Ok(())
-    }
-
-    /// Removes a request that this session sent.
-    pub(super) fn forget(&self, request: Serial) {
-        self.holds.lock().asked.remove(&request);
-    }
-
-    /// Adds a request for this session to handle.
-    ///
-    /// # Errors
-    /// [`PushError::Closed`] if the session has ended.
-    pub(super) fn take(&self, pending: &Arc<Pending>) -> Result<(), PushError> {
-        let mut holds = self.holds.lock();
-        if holds.gone {
-            return Err(PushError::Closed);
-        }
-        let before = holds.given.insert(pending.id, Arc::clone(pending));
-        debug_assert!(before.is_none(), "a session is given a request once");
-        self.busy.fetch_add(1, Ordering::Relaxed);
-        self.load.note(self.number);
-        Ok(())
-    }
-
-    /// Removes a request that this session handled.
-    pub(super) fn release(&self, request: RequestId) {
-        let mut holds = self.holds.lock();
-        let released = holds.given.remove(&request);
-        debug_assert!(released.is_some(), "a handler holds the request that it was given");
-        self.busy.fetch_sub(1, Ordering::Relaxed);
-        self.load.note(self.number);
-    }
-
-    /// Returns a request that it was given and has not answered.
-    pub(super) fn given(&self, request: RequestId) -> Option<Arc<Pending>> {
-        self.holds.lock().given.get(&request).cloned()
-    }
 }
 
 fn restrict(permissions: &Permissions) -> bool {
     permissions.rights.is_some() || permissions.users != Users::All
-}
-
-impl Holdings {
-    /// Returns the requests that the session handles, in the order in which they were sent.
-    pub(super) fn given_in_order(&self) -> Vec<Arc<Pending>> {
-        let mut given: Vec<_> = self.given.values().cloned().collect();
-        given.sort_unstable_by_key(|pending| pending.serial);
-        given
-    }
-
-    /// Returns up to `most` of the requests that the session handles.
-    pub(super) fn some_given(&self, most: usize) -> impl Iterator<Item = &Arc<Pending>> {
-        self.given.values().take(most)
-    }
-
-    /// Returns whether no request is open, neither sent nor handled.
-    pub(super) fn is_idle(&self) -> bool {
-        self.asked.is_empty() && self.given.is_empty()
-    }
-
-    /// Returns whether the session has ended.
-    pub(super) fn is_closed(&self) -> bool {
-        self.gone
-    }
-
-    /// Marks the session as ended. It accepts no further requests.
-    pub(super) fn close(&mut self) {
-        self.gone = true;
-    }
 }
 
 impl Role {

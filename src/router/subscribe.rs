@@ -1,4 +1,4 @@
-//! Subscribing, unsubscribing, and one's own list.
+//! Subscribing, and one's own list of subscriptions. `unsubscribe` is how they end.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -7,7 +7,6 @@ use std::time::Instant;
 use crate::auth::Permissions;
 use crate::router::access::receive::Interest;
 use crate::router::disk::unreadable;
-use crate::router::ended::SubscriptionEnd;
 use crate::router::history::{
     Ahead, Found, Locked, LogName, LookNext, LookTicket, Position, Recovered, Recovery, no_log,
 };
@@ -15,12 +14,11 @@ use crate::router::index::{Listing, Observes, Subscription};
 use crate::router::policy::Policy;
 use crate::router::replay::{Cursor, Replay};
 use crate::router::request::lane::Ordered;
-use crate::router::resume::transit::Transit;
 use crate::router::session::{Role, Session};
 use crate::router::{Router, SubscriptionId, access};
 use crate::websocket::Frame;
 use wire::Pattern;
-use wire::command::{self, Retained, Subscribe, SubscriptionFilter};
+use wire::command::{self, Retained, Subscribe};
 use wire::{ErrorCode, Refusal};
 
 /// The groups of a session with one pattern. Without a bound, one session could multiply what an event costs others.
@@ -287,78 +285,6 @@ impl Router {
         Ok(())
     }
 
-    /// Ends a subscription, by its id.
-    ///
-    /// # Errors
-    /// `NO_SUCH_SUBSCRIPTION`.
-    pub fn unsubscribe(&self, now: Instant, session: &Arc<Session>, id: &str) -> Result<(), Refusal> {
-        let id: Option<SubscriptionId> = id.parse().ok();
-        self.end_subscriptions(now, session, |it| Some(it.id) == id)
-    }
-
-    /// Ends every subscription of a session that fits.
-    ///
-    /// # Errors
-    /// `NO_SUCH_SUBSCRIPTION` if none does.
-    pub fn unsubscribe_matching(
-        &self,
-        now: Instant,
-        session: &Arc<Session>,
-        filter: &SubscriptionFilter,
-    ) -> Result<(), Refusal> {
-        self.end_subscriptions(now, session, |it| {
-            same_pattern(&self.policy, &it.pattern, &filter.pattern)
-                && filter.role.is_none_or(|role| it.role.name() == role)
-                && filter.group.as_deref().is_none_or(|group| it.group.as_deref() == Some(group))
-                && filter.user.as_deref().is_none_or(|user| it.observes == access::observed(session, user))
-        })
-    }
-
-    fn end_subscriptions(
-        &self,
-        now: Instant,
-        session: &Arc<Session>,
-        mut fits: impl FnMut(&Subscription) -> bool,
-    ) -> Result<(), Refusal> {
-        let mut holds = session.holds.lock();
-        let ended: Vec<_> = holds.subscriptions.extract_if(.., |it| fits(it)).collect();
-        holds.note_ended(self.date(now), &ended, SubscriptionEnd::Unsubscribed);
-        drop(holds);
-        if ended.is_empty() {
-            return Err(Refusal::new(
-                ErrorCode::NoSuchSubscription,
-                "this session has no such subscription; Broker/Subscription/List shows those that it has",
-            ));
-        }
-        for subscription in &ended {
-            self.note_unsubscribed(now, subscription, None);
-            self.unlist(now, subscription);
-        }
-        Ok(())
-    }
-
-    /// Takes a subscription that has ended out of the index.
-    pub(super) fn unlist(&self, now: Instant, subscription: &Arc<Subscription>) {
-        subscription.listing.end();
-        self.hints.remove(subscription);
-        self.announce_end(subscription);
-        match subscription.role {
-            command::Role::Subscriber => self.events.remove(subscription),
-            command::Role::Handler { .. } => {
-                self.handlers.remove(subscription);
-                let session = &subscription.session;
-                // The requests that wait for one that has gone to another node wait on.
-                if subscription.ordered.is_some() && !session.transit().is_some_and(Transit::has_gone) {
-                    for (pending, handler) in session.turns.leave(&self.requests, subscription) {
-                        self.handler_left(now, &pending, &handler);
-                    }
-                    // What it owed no longer blocks the others.
-                    self.serve_turns(now, session);
-                }
-            }
-        }
-    }
-
     /// A session's own subscriptions, in the order of subscribing.
     pub fn subscriptions(&self, session: &Session) -> Vec<Listed> {
         let holds = session.holds.lock();
@@ -399,7 +325,7 @@ fn is_same(policy: &Policy, held: &Subscription, wanted: &Subscribe, observes: O
 }
 
 /// Whether two patterns are written alike, with the channel's folding.
-fn same_pattern(policy: &Policy, held: &Pattern, wanted: &Pattern) -> bool {
+pub(super) fn same_pattern(policy: &Policy, held: &Pattern, wanted: &Pattern) -> bool {
     let folds = policy.folds_channel_of(held);
     held == wanted
         || (folds && held.channel == wanted.channel && held.covers_any_case(wanted) && wanted.covers_any_case(held))

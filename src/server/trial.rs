@@ -109,7 +109,7 @@ pub fn try_config(config: &Config, credentials_key: Option<SecretString>) -> Res
     let mut found = open_tls(config, credentials_key.clone()).err().map_or_else(Vec::new, |unusable| unusable.0);
     if config.keeps_history()
         && try_folder(&config.data_dir).is_ok()
-        && let Err(error) = HistoryFile::try_open(&wiring::history(config, credentials_key))
+        && let Err(error) = HistoryFile::try_open(&wiring::history_settings(config, credentials_key))
     {
         let unusable = Unusable::new("data_dir", error);
         // Its key was tried before.
@@ -199,7 +199,7 @@ fn data_folder(config: &Config, credentials_key: Option<SecretString>) -> Vec<Un
         found.push(Unusable::new("credentials", error));
     }
     if config.keeps_history()
-        && let Err(error) = HistoryFile::try_key(&wiring::history(config, credentials_key.clone()))
+        && let Err(error) = HistoryFile::try_key(&wiring::history_settings(config, credentials_key.clone()))
     {
         found.push(Unusable::new("data_dir", error));
     }
@@ -211,7 +211,7 @@ fn data_folder(config: &Config, credentials_key: Option<SecretString>) -> Vec<Un
 fn left_by_one_broker(config: &Config, credentials_key: Option<SecretString>) -> Option<Unusable> {
     const DISCARD: &str = "'switchboard cluster adopt --discard' leaves the file aside";
     const ADOPT: &str = "'switchboard cluster adopt' moves them there";
-    let kept = Look::new(&wiring::history(config, credentials_key)).kept();
+    let kept = Look::new(&wiring::history_settings(config, credentials_key)).kept();
     let message = match kept {
         Ok(kept) if !kept.any() => return None,
         Ok(Kept { logs, events, values }) => format!(

@@ -120,7 +120,7 @@ impl Adapters {
         let (router, queue) = router.with_commits();
         let (router, reads) = router.with_disk_reads();
         let mut loading = router.loading(now, wall);
-        let settings = history(config, self.credentials_key.clone());
+        let settings = history_settings(config, self.credentials_key.clone());
         let file = HistoryFile::open(&settings, committer::limits(config), &self.folder, &mut |it| loading.add(it))?;
         drop(loading);
         Ok((router, Some(Committing { queue, reads, file })))
@@ -255,7 +255,7 @@ fn note_refused(subscribed: Result<(), Refusal>) {
 }
 
 /// Where the history is, and its key.
-pub(super) fn history(config: &Config, credentials_key: Option<SecretString>) -> HistorySettings {
+pub(crate) fn history_settings(config: &Config, credentials_key: Option<SecretString>) -> HistorySettings {
     let key = KeySource::new(config.credentials.key_file.clone(), credentials_key);
     HistorySettings { data_dir: config.data_dir.clone(), key }
 }

@@ -4,16 +4,13 @@
 mod adopt;
 mod check;
 
-use std::path::PathBuf;
-
 pub(super) use check::check;
 
 use super::Exit;
+use super::data_folder::DataFolder;
 use super::output::Output;
 use super::secret::credentials_key;
-use crate::config::{Config, LoadOptions};
-use crate::store::KeySource;
-use crate::store::history::HistorySettings;
+use crate::server::history_settings;
 
 /// The arguments of the command.
 #[derive(Debug, clap::Args)]
@@ -21,13 +18,8 @@ pub(super) struct Arguments {
     #[command(subcommand)]
     command: Command,
 
-    /// The data folder; default: that of the configuration, or else the platform's data folder
-    #[arg(long, global = true, value_name = "DIR")]
-    data_dir: Option<PathBuf>,
-
-    /// The configuration file, which names the data folder, the key file and the cluster
-    #[arg(long, global = true, value_name = "FILE")]
-    config: Option<PathBuf>,
+    #[command(flatten)]
+    folder: DataFolder,
 }
 
 #[derive(Debug, clap::Subcommand)]
@@ -53,11 +45,9 @@ events since, and its epochs would hide that.")]
 
 /// Runs the command.
 pub(super) fn run(arguments: Arguments, output: &mut Output) -> anyhow::Result<Exit> {
-    let Arguments { command: Command::Adopt { discard }, data_dir, config } = arguments;
-    let options = LoadOptions { data_dir, ..LoadOptions::from_process(config) };
-    let config = Config::load(options)?;
-    let key = KeySource::new(config.credentials.key_file.clone(), credentials_key());
-    let settings = HistorySettings { data_dir: config.data_dir.clone(), key };
+    let Arguments { command: Command::Adopt { discard }, folder } = arguments;
+    let config = folder.load()?;
+    let settings = history_settings(&config, credentials_key());
     match discard {
         true => adopt::discard(&settings, output),
         false => adopt::run(&config, &settings, output),

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::messages::{publishes, tell};
 use super::player::Player;
-use super::script::{Failure, Outcome, Script, Suite};
+use super::script::{Failure, Outcome, Play, Script, Suite};
 use wire::{ErrorCode, notice};
 
 /// The pause that the script of 1012 announces.
@@ -31,13 +31,8 @@ const DROPS: &str = "reconnects, and does not send the message again because of 
 const DROP: &str =
     "the broker closed because of a message: report it, connect again with a back-off, and do not repeat the message";
 
-const fn script(
-    name: &'static str,
-    judges: &'static str,
-    mend: &'static str,
-    play: for<'p> fn(&'p mut Player) -> futures_util::future::LocalBoxFuture<'p, Outcome>,
-) -> Script {
-    Script { suite: Suite::Client, name, rule: "close-codes", judges, mend, play }
+const fn script(name: &'static str, judges: &'static str, mend: &'static str, play: Play) -> Script {
+    Suite::Client.script(name, "close-codes", judges, mend, play)
 }
 
 pub(super) const SCRIPTS: &[Script] = &[

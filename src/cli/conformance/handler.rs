@@ -15,74 +15,64 @@ const SIDE_BY_SIDE: usize = 20;
 /// How long a client is watched that must not send a second answer.
 const AGAIN: Duration = Duration::from_millis(500);
 
-const fn script(
-    name: &'static str,
-    rule: &'static str,
-    judges: &'static str,
-    mend: &'static str,
-    play: for<'p> fn(&'p mut Player) -> futures_util::future::LocalBoxFuture<'p, Outcome>,
-) -> Script {
-    Script { suite: Suite::Handler, name, rule, judges, mend, play }
-}
-
 pub(super) const SCRIPTS: &[Script] = &[
-    script(
+    Suite::Handler.script(
         "subscribe",
         "subscribe-and-unsubscribe",
         "subscribes with the role handler, and answers",
         "send Subscribe with data {\"channel\":\"Conformance\",\"topic\":\"Ask\",\"role\":\"handler\"}; name the channel",
         |it| Box::pin(subscribe(it)),
     ),
-    script(
+    Suite::Handler.script(
         "answer-once",
         "rule-1-reply",
         "sends one answer to each request, whose inReplyTo is the id with which the request was delivered",
         "copy the id of the delivered request (not requestId, which is the requester's own) to inReplyTo, once",
         |it| Box::pin(answer_once(it)),
     ),
-    script(
+    Suite::Handler.script(
         "refuse",
         "errors-and-codes",
         "refuses a request with Success:false, ErrorCode and ErrorMessage",
         "answer with data {\"Success\":false,\"ErrorCode\":\"BUSY\",\"ErrorMessage\":\"…\"}",
         |it| Box::pin(refuse(it)),
     ),
-    script(
+    Suite::Handler.script(
         "progress",
         "rule-1-reply",
         "sends a part of an answer with more:true, and the last one without",
         "mark every answer but the last with more:true at the top level of the envelope",
         |it| Box::pin(progress(it)),
     ),
-    script(
+    Suite::Handler.script(
         "side-by-side",
         "rule-2-request",
         "answers 20 requests that are open at once, each with its own data",
         "keep the id of each request with its work; the order of the answers is free",
         |it| Box::pin(side_by_side(it)),
     ),
-    script(
+    Suite::Handler.script(
         "cancelled",
         "rule-2-request",
         "gives up a request after Broker/Request/Cancelled, and answers the next one",
         "end the work on the request whose delivered id is inReplyTo of the notice, and do not answer it",
         |it| Box::pin(cancelled(it)),
     ),
-    script(
+    Suite::Handler.script(
         "unknown-fields",
         "envelope",
         "answers requests that have fields it does not know",
         "ignore fields that you do not know",
         |it| Box::pin(unknown_fields(it)),
     ),
-    script(
+    Suite::Handler.script(
         "draining",
         "drain",
         "answers requests after Broker/Connection/Draining, until the connection is closed",
         "Draining is a warning; go on until the Close frame",
         |it| Box::pin(draining(it)),
     ),
-    script(
+    Suite::Handler.script(
         "back-again",
         "resume",
         "is a handler again after a lost connection, and does not answer a request of the session that has ended",

@@ -10,102 +10,92 @@ use super::player::{Player, extend};
 use super::script::{Failure, Outcome, Script, Suite};
 use wire::notice;
 
-const fn script(
-    name: &'static str,
-    rule: &'static str,
-    judges: &'static str,
-    mend: &'static str,
-    play: for<'p> fn(&'p mut Player) -> futures_util::future::LocalBoxFuture<'p, Outcome>,
-) -> Script {
-    Script { suite: Suite::Client, name, rule, judges, mend, play }
-}
-
 pub(super) const SCRIPTS: &[Script] = &[
-    script(
+    Suite::Client.script(
         "register",
         "register",
         "registers first, and subscribes when it is registered",
         "send Register as the first message of each connection, and Subscribe after it",
         |it| Box::pin(register(it)),
     ),
-    script(
+    Suite::Client.script(
         "register-once",
         "register",
         "registers once on each connection, whatever arrives",
         "register when a connection opens, and not again because of a message",
         |it| Box::pin(register_once(it)),
     ),
-    script(
+    Suite::Client.script(
         "publish",
         "envelope",
         "passes payloads on unchanged, whatever text and nesting they have",
         "read and write the payload as JSON, and change nothing in it; texts are UTF-8",
         |it| Box::pin(publish(it)),
     ),
-    script(
+    Suite::Client.script(
         "request",
         "rule-1-reply",
         "knows the answer to a request by inReplyTo, on whatever triple it arrives",
         "give each request an id, and take the message whose inReplyTo is that id as its answer",
         |it| Box::pin(request(it)),
     ),
-    script(
+    Suite::Client.script(
         "request-refused",
         "errors-and-codes",
         "reports the ErrorCode of a request that failed",
         "an answer with Success:false is a failure; its code is data.ErrorCode",
         |it| Box::pin(request_refused(it)),
     ),
-    script(
+    Suite::Client.script(
         "request-more",
         "rule-1-reply",
         "waits for the last answer of a request, after those with more:true",
         "an answer with more:true is a part; the request ends with the answer that does not have it",
         |it| Box::pin(request_more(it)),
     ),
-    script(
+    Suite::Client.script(
         "stray-answers",
         "rule-1-reply",
         "ignores an answer to a request that it did not send",
         "an answer whose inReplyTo is not the id of a pending request belongs to nobody: drop it",
         |it| Box::pin(stray_answers(it)),
     ),
-    script(
+    Suite::Client.script(
         "unknown-fields",
         "envelope",
         "accepts fields and notices that it does not know",
         "ignore what you do not know: fields of an envelope, keys of data, notices on the channel Broker",
         |it| Box::pin(unknown_fields(it)),
     ),
-    script(
+    Suite::Client.script(
         "ping",
         "liveness",
         "answers a WebSocket ping with its payload",
         "most WebSocket libraries answer pings while the socket is read; keep reading, and change nothing about pongs",
         |it| Box::pin(ping(it)),
     ),
-    script(
+    Suite::Client.script(
         "fragments",
         "transport-and-handshake",
         "reads a message in fragments, with a ping between them",
         "join the fragments of a message, and answer control frames between them (RFC 6455, section 5.4)",
         |it| Box::pin(fragments(it)),
     ),
-    script(
+    Suite::Client.script(
         "large-message",
         "limits",
         "receives a message of 2 MiB, if the broker's MaxMessageBytes is 4 MiB",
         "raise the limit of your WebSocket library beyond MaxMessageBytes in the reply to Register",
         |it| Box::pin(large_message(it)),
     ),
-    script(
+    Suite::Client.script(
         "small-limit",
         "limits",
         "sends no message that is longer than MaxMessageBytes, and goes on",
         "compare each message with MaxMessageBytes in the reply to Register before it is sent",
         |it| Box::pin(small_limit(it)),
     ),
-    script(
+    Suite::Client.script(
         "leave",
         "when-the-connection-ends",
         "leaves with Unregister, or a Close with 1000 or without a code",

@@ -24,69 +24,59 @@ const COMING_BACK: &str = "coming-back";
 const COUNT: &str = "count every text message since the reply to the Register that began the session, over all its connections; not \
      Broker/Application/Register, not Broker/Connection/Replaced, no control frames";
 
-const fn script(
-    name: &'static str,
-    rule: &'static str,
-    judges: &'static str,
-    mend: &'static str,
-    play: for<'p> fn(&'p mut Player) -> futures_util::future::LocalBoxFuture<'p, Outcome>,
-) -> Script {
-    Script { suite: Suite::Resume, name, rule, judges, mend, play }
-}
-
 pub(super) const SCRIPTS: &[Script] = &[
-    script(
+    Suite::Resume.script(
         "ask",
         ASKING,
         "asks for a resumable session, and returns with its ResumeToken",
         "send \"resume\":true in data of the first Register, and {\"token\":…,\"received\":…} in those after a lost connection",
         |it| Box::pin(ask(it)),
     ),
-    script("count-events", COUNTING, "counts the events and answers that it has received", COUNT, |it| {
+    Suite::Resume.script("count-events", COUNTING, "counts the events and answers that it has received", COUNT, |it| {
         Box::pin(count_events(it))
     }),
-    script("count-notices", COUNTING, "counts notices and errors, also those that it does not know", COUNT, |it| {
+    Suite::Resume.script("count-notices", COUNTING, "counts notices and errors, also those that it does not know", COUNT, |it| {
         Box::pin(count_notices(it))
     }),
-    script(
+    Suite::Resume.script(
         "count-on",
         COUNTING,
         "counts on over all connections of a session, and takes each new token",
         COUNT,
         |it| Box::pin(count_on(it)),
     ),
-    script("count-anew", COUNTING, "counts anew when its session was not resumed, and subscribes again", COUNT, |it| {
+    Suite::Resume.script("count-anew", COUNTING, "counts anew when its session was not resumed, and subscribes again", COUNT, |it| {
         Box::pin(count_anew(it))
     }),
-    script(
+    Suite::Resume.script(
         "acknowledge",
         COUNTING,
         "acknowledges after 64 messages",
         "send Broker/Connection/Acknowledge with data {\"received\":n} every 64 messages",
         |it| Box::pin(acknowledge(it)),
     ),
-    script(
+    Suite::Resume.script(
         "acknowledge-late",
         COUNTING,
         "acknowledges 5 s after the first message that it has not acknowledged",
         "start a timer of 5 s with the first message after an acknowledgement",
         |it| Box::pin(acknowledge_late(it)),
     ),
-    script(
+    Suite::Resume.script(
         "acknowledge-resumed",
         COUNTING,
         "acknowledges at once after a resume",
         "acknowledge when the reply with Resumed:true has arrived: the broker keeps the old token valid until then",
         |it| Box::pin(acknowledge_resumed(it)),
     ),
-    script(
+    Suite::Resume.script(
         "replay",
         COMING_BACK,
         "handles what is replayed after a resume once, in order",
         "take the messages after the reply with Resumed:true as the next ones of the session",
         |it| Box::pin(replay(it)),
     ),
-    script(
+    Suite::Resume.script(
         "send-again",
         COMING_BACK,
         "sends again what the broker has not taken in, in order, and nothing else",
@@ -94,28 +84,28 @@ pub(super) const SCRIPTS: &[Script] = &[
          the first Received again",
         |it| Box::pin(send_again(it)),
     ),
-    script(
+    Suite::Resume.script(
         "subscribed-still",
         COMING_BACK,
         "does not subscribe again after a resume",
         "subscriptions go on in a session that was resumed: subscribing again repeats what is retained",
         |it| Box::pin(subscribed_still(it)),
     ),
-    script(
+    Suite::Resume.script(
         "lost-reply",
         COMING_BACK,
         "returns with the same token if the reply to its Register was lost",
         "take a new token only from a reply that has arrived",
         |it| Box::pin(lost_reply(it)),
     ),
-    script(
+    Suite::Resume.script(
         "refused",
         "when-a-session-does-not-continue",
         "returns with the same token after a Register that was refused",
         "a Register that is refused changes nothing: keep the token and the count",
         |it| Box::pin(refused(it)),
     ),
-    script(
+    Suite::Resume.script(
         "recover",
         "recover",
         "subscribes with recover after its session has ended, on a channel with history",

@@ -11,6 +11,9 @@ use super::{closes, handler, messages, resume};
 /// What a script returns: nothing if the client kept the rule.
 pub(super) type Outcome<T = ()> = Result<T, Failure>;
 
+/// Holds the conversation.
+pub(super) type Play = for<'p> fn(&'p mut Player) -> LocalBoxFuture<'p, Outcome>;
+
 /// A conversation of the broker with a client, which judges one rule.
 pub(super) struct Script {
     pub(super) suite: Suite,
@@ -22,7 +25,7 @@ pub(super) struct Script {
     pub(super) judges: &'static str,
     /// How to mend a client that fails. A failure can have better words.
     pub(super) mend: &'static str,
-    pub(super) play: for<'p> fn(&'p mut Player) -> LocalBoxFuture<'p, Outcome>,
+    pub(super) play: Play,
 }
 
 /// A part of the scripts.
@@ -46,6 +49,18 @@ impl Suite {
             Self::Handler => "handler",
             Self::Resume => "resume",
         }
+    }
+
+    /// Returns a script of this part.
+    pub(super) const fn script(
+        self,
+        name: &'static str,
+        rule: &'static str,
+        judges: &'static str,
+        mend: &'static str,
+        play: Play,
+    ) -> Script {
+        Script { suite: self, name, rule, judges, mend, play }
     }
 
     /// Returns the scripts, in the order in which the page has them.

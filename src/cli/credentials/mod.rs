@@ -12,10 +12,10 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use crate::config::{Config, LoadOptions};
 use crate::credentials::{Directory, DirectoryError, OldRecords, Rekeyed, Settings};
 
 use super::audit::{self, Done};
+use super::data_folder::DataFolder;
 use super::secret::credentials_key;
 use super::{Exit, output};
 use wire::ErrorCode;
@@ -26,13 +26,8 @@ pub(super) struct Arguments {
     #[command(subcommand)]
     command: Command,
 
-    /// The folder of the store; default: that of the configuration, or else the platform's data folder
-    #[arg(long, global = true, value_name = "DIR")]
-    data_dir: Option<PathBuf>,
-
-    /// The configuration file, which names the data folder and the key file
-    #[arg(long, global = true, value_name = "FILE")]
-    config: Option<PathBuf>,
+    #[command(flatten)]
+    folder: DataFolder,
 }
 
 #[derive(Debug, clap::Subcommand)]
@@ -82,7 +77,7 @@ Without --partial, nothing is stored if a row is bad. Users that are already sto
 
 /// Runs the command, and prints why it failed.
 pub(super) fn run(arguments: &Arguments) -> Exit {
-    let outcome = settings(arguments.data_dir.as_deref(), arguments.config.as_deref())
+    let outcome = settings(&arguments.folder)
         .and_then(|settings| execute(&arguments.command, &settings, &mut anstream::stdout().lock()));
     match outcome {
         Ok(()) => Exit::Done,
@@ -122,10 +117,8 @@ impl From<DirectoryError> for Failure {
 }
 
 /// Returns the settings of the store, from arguments, file and environment.
-fn settings(data_dir: Option<&Path>, file: Option<&Path>) -> Result<Settings, Failure> {
-    let options =
-        LoadOptions { data_dir: data_dir.map(Path::to_owned), ..LoadOptions::from_process(file.map(Path::to_owned)) };
-    let config = Config::load(options).map_err(|mistakes| Failure::unusable(mistakes.to_string()))?;
+fn settings(folder: &DataFolder) -> Result<Settings, Failure> {
+    let config = folder.clone().load().map_err(|mistakes| Failure::unusable(mistakes.to_string()))?;
     Ok(Settings::new(&config, credentials_key()))
 }
 

@@ -4,16 +4,18 @@
 //! While the connection does not want to read, or the peer takes nothing, the socket is not read, so that order holds and
 //! nothing piles up; deadline, drain and the outbox go on.
 //!
-//! `admission` limits how many connections are set up or torn down at once, `farewell` is what follows the loop.
+//! `turn` says what comes next for the loop, `burst` handles the messages that have arrived, `farewell` is what follows the
+//! loop. `admission` limits how many connections are set up or torn down at once.
 
 mod admission;
+mod burst;
 mod farewell;
+mod turn;
 
-use std::future::{Future, poll_fn};
+use std::future::Future;
 use std::mem;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
-use std::task::Poll;
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
@@ -22,21 +24,13 @@ use tokio::task::yield_now;
 use tokio::time::{self, sleep_until, timeout_at};
 
 pub use self::admission::Admission;
+use self::burst::{Burst, Held};
 use self::farewell::{Ending, finish};
+use self::turn::Turn;
 use super::{Connection, Effect, Gone, Input, Shutdown, Stage};
-use crate::auth::{AuthError, Identity, Verification, Verifier};
-use crate::router::{End, HeldWakes, Router, WakeBatch};
-use crate::websocket::{Arrival, Ended, Socket};
-
-/// How long a connection is served before others on the same thread get their turn. The work of a message differs by a
-/// factor of a thousand, so a number of messages would bound nothing.
-const BURST: Duration = Duration::from_micros(200);
-
-/// How long receivers are not woken while a publisher is served in one burst after the other. A message to 1,000 receivers
-/// takes most of a [`BURST`]: woken after each, every receiver would write one frame with one system call, which takes five
-/// times the CPU. So others wait for one burst, and receivers for a few: after 2 ms, a fan-out at full speed took a fifth
-/// more CPU than after 5 ms.
-const WAKE_AFTER: Duration = Duration::from_millis(4);
+use crate::auth::{Verification, Verifier};
+use crate::router::Router;
+use crate::websocket::{Ended, Socket};
 
 /// Frames that are taken from the outbox at once. The socket is not read until they are written.
 const BATCH: usize = 256;
@@ -161,52 +155,6 @@ struct Driver<'a, S> {
     held: Option<Box<Held>>,
 }
 
-/// Wake-ups of receivers, since the burst that caused the first of them.
-struct Held {
-    wakes: HeldWakes,
-    since: Instant,
-}
-
-/// The time since the task has last let others run. While more arrives than it can handle, nothing else would end its
-/// poll: the runtime only counts reads, and one read brings up to 32 KiB of messages.
-#[derive(Default)]
-struct Burst {
-    /// `None`: the task has slept since.
-    since: Option<Instant>,
-    is_over: bool,
-}
-
-impl Burst {
-    /// Whether others should run now.
-    fn is_over(&mut self, now: Instant) -> bool {
-        let since = *self.since.get_or_insert(now);
-        self.is_over = now.saturating_duration_since(since) >= BURST;
-        self.is_over
-    }
-}
-
-/// What one turn of the loop brought.
-enum Turn {
-    Stage,
-    Due,
-    /// There is something for [`Socket::next_arrival`].
-    Arrived,
-    /// The peer takes nothing more for now.
-    Blocked,
-    Wrote,
-    /// There is something to send.
-    Ready,
-    Ended(End),
-    /// Boxed: it is large, and every turn is moved.
-    Verified(Box<Result<Identity, AuthError>>),
-    Relieved,
-    Committed,
-    Looked,
-    Leased,
-    Fetched,
-    Gone(Ended),
-}
-
 impl<S: AsyncRead + AsyncWrite + Unpin> Driver<'_, S> {
     async fn run(&mut self) -> Ending {
         let mut stage = Stage::Draining;
@@ -304,64 +252,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<'_, S> {
         effect
     }
 
-    /// One turn of everything but the clock and the drain. Each part leaves its state in `self`, so a turn that is dropped
-    /// loses nothing.
-    async fn socket_turn(&mut self) -> Turn {
-        poll_fn(|cx| {
-            let turn = self.poll_socket_turn(cx);
-            if turn.is_pending() {
-                self.burst = Burst::default();
-                self.held = None;
-            }
-            turn
-        })
-        .await
-    }
-
-    fn poll_socket_turn(&mut self, cx: &mut std::task::Context<'_>) -> Poll<Turn> {
-        let Self { socket, attached, verification, blocked, reads_first, .. } = self;
-        let connection = &mut attached.connection;
-        if let Some(waiting) = verification
-            && let Poll::Ready(identity) = waiting.as_mut().poll(cx)
-        {
-            *verification = None;
-            return Poll::Ready(Turn::Verified(Box::new(identity)));
-        }
-        if connection.poll_pause(cx).is_ready() {
-            return Poll::Ready(Turn::Relieved);
-        }
-        if connection.poll_commits(cx).is_ready() {
-            return Poll::Ready(Turn::Committed);
-        }
-        if connection.poll_look(cx).is_ready() {
-            return Poll::Ready(Turn::Looked);
-        }
-        if connection.poll_lease(cx).is_ready() {
-            return Poll::Ready(Turn::Leased);
-        }
-        if connection.poll_fetch(cx).is_ready() {
-            return Poll::Ready(Turn::Fetched);
-        }
-        if socket.is_writing() {
-            if let Poll::Ready(end) = connection.poll_end(cx) {
-                return Poll::Ready(end.map_or(Turn::Due, Turn::Ended));
-            }
-            return write_some(socket, *blocked, cx);
-        }
-        let read = mem::take(reads_first) && connection.reads();
-        if read && let Poll::Ready(arrived) = poll_arrived(socket, cx) {
-            return Poll::Ready(arrived);
-        }
-        if connection.poll_ready(cx).is_ready() {
-            *reads_first = true;
-            return Poll::Ready(Turn::Ready);
-        }
-        if read || !connection.reads() {
-            return Poll::Pending;
-        }
-        poll_arrived(socket, cx)
-    }
-
     fn fire_timers(&mut self) -> Option<Effect> {
         if self.socket.take_heard() {
             let effect = self.handle(now(), Input::Alive);
@@ -392,88 +282,5 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<'_, S> {
             self.burst.is_over = true;
         }
         None
-    }
-
-    /// Handles the messages that have arrived, until one has an effect, the connection wants to pause, or the burst is over.
-    /// Their receivers are woken then, or after the next burst.
-    fn handle_arrived(&mut self) -> Result<Option<Effect>, Ended> {
-        let at = now();
-        let held = self.held.take().filter(|held| at.saturating_duration_since(held.since) < WAKE_AFTER);
-        let (batch, since) = match held {
-            Some(held) => (WakeBatch::resume(held.wakes), held.since),
-            None => (WakeBatch::begin(), at),
-        };
-        let outcome = self.handle_burst(at);
-        // Taken also if nobody counts: a limit that a reload sets counts from then on.
-        let received = self.socket.take_received();
-        let traffic = &self.context.router.metrics().traffic;
-        traffic.received(received);
-        if self.attached.connection.counts_bytes() {
-            let effect = self.handle(now(), Input::Received(received));
-            debug_assert!(effect.is_none(), "counted bytes have no effect");
-        }
-        if self.burst.is_over && matches!(outcome, Ok(None)) && self.attached.connection.reads() {
-            self.held = Some(Box::new(Held { wakes: batch.hold(), since }));
-        }
-        outcome
-    }
-
-    #[inline]
-    fn handle_burst(&mut self, mut at: Instant) -> Result<Option<Effect>, Ended> {
-        let mut is_first = true;
-        let Attached { connection, router } = &mut self.attached;
-        while !self.burst.is_over(at) {
-            let Some(arrival) = self.socket.next_arrival()? else { break };
-            // The clock is read only where there is a message, since most come alone.
-            if !mem::take(&mut is_first) {
-                at = now();
-            }
-            let effect = connection.handle(at, arrival.into(), router);
-            if connection.take_secret_read() {
-                self.socket.wipe_read();
-            }
-            self.socket.set_message_bytes_max(connection.message_bytes_max());
-            if effect.is_some() || !connection.reads() {
-                return Ok(effect);
-            }
-        }
-        Ok(None)
-    }
-}
-
-fn poll_arrived<S: AsyncRead + AsyncWrite + Unpin>(
-    socket: &mut Socket<S>,
-    cx: &mut std::task::Context<'_>,
-) -> Poll<Turn> {
-    let arrived = socket.poll_come(cx);
-    arrived.map(|arrived| arrived.map_or_else(Turn::Gone, |()| Turn::Arrived))
-}
-
-/// Writes what the peer takes now.
-fn write_some<S: AsyncRead + AsyncWrite + Unpin>(
-    socket: &mut Socket<S>,
-    blocked: bool,
-    cx: &mut std::task::Context<'_>,
-) -> Poll<Turn> {
-    let mut progress = false;
-    while socket.is_writing() {
-        match socket.poll_write(cx) {
-            Poll::Ready(Ok(())) => progress = true,
-            Poll::Ready(Err(_)) => return Poll::Ready(Turn::Gone(Ended::Lost)),
-            Poll::Pending if progress => break,
-            Poll::Pending if blocked => return Poll::Pending,
-            Poll::Pending => return Poll::Ready(Turn::Blocked),
-        }
-    }
-    Poll::Ready(Turn::Wrote)
-}
-
-impl<'s> From<Arrival<'s>> for Input<'s> {
-    fn from(arrival: Arrival<'s>) -> Self {
-        match arrival {
-            Arrival::Text(text) => Self::Text(text),
-            Arrival::Binary => Self::Binary,
-            Arrival::Alive => Self::Frame,
-        }
     }
 }

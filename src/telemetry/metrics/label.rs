@@ -1,4 +1,5 @@
-//! [`Label`]: a label with a fixed set of values, all of them known before anything is counted. `values` has the sets.
+//! [`Label`]: a label with a fixed set of values, all of them known before anything is counted. `values` and `codes` have
+//! the sets.
 
 /// The labels of a sample: names and values.
 pub type Labels = Vec<(&'static str, String)>;
@@ -40,5 +41,43 @@ impl<A: Label, B: Label> Label for (A, B) {
         let mut labels = A::labels(index / B::COUNT);
         labels.extend(B::labels(index % B::COUNT));
         labels
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use wire::{CloseCode, ErrorCode};
+
+    use super::super::codes::{ClosedWith, RegistrationOutcome};
+    use super::super::values::{Check, SessionKind, SessionState};
+    use super::*;
+
+    fn every_value_has_a_place_of_its_own<L: Label>(values: impl IntoIterator<Item = L>) {
+        let places: Vec<usize> = values.into_iter().map(L::index).collect();
+        assert_eq!(places, (0..L::COUNT).collect::<Vec<_>>());
+        let written: BTreeSet<_> = (0..L::COUNT).map(L::labels).collect();
+        assert_eq!(written.len(), L::COUNT);
+    }
+
+    #[test]
+    fn labels_with_one_value_each_have_a_place_of_their_own() {
+        every_value_has_a_place_of_its_own([()]);
+        every_value_has_a_place_of_its_own(Check::ALL.iter().copied());
+        every_value_has_a_place_of_its_own(ErrorCode::ALL.iter().copied());
+        let refused = ErrorCode::ALL.iter().map(|code| RegistrationOutcome::Refused(*code));
+        every_value_has_a_place_of_its_own(
+            [RegistrationOutcome::Ok, RegistrationOutcome::Resumed].into_iter().chain(refused),
+        );
+        let codes = CloseCode::ALL.iter().map(|code| ClosedWith::Catalogue(*code));
+        let others = [ClosedWith::Normal, ClosedWith::NoCode, ClosedWith::Lost, ClosedWith::Other];
+        every_value_has_a_place_of_its_own(others.into_iter().chain(codes));
+    }
+
+    #[test]
+    fn two_labels_have_every_pair_of_their_values() {
+        let pairs = SessionKind::ALL.iter().flat_map(|kind| SessionState::ALL.iter().map(|state| (*kind, *state)));
+        every_value_has_a_place_of_its_own(pairs);
     }
 }

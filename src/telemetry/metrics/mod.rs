@@ -3,10 +3,12 @@
 //! Rooms count with [`Counters`] and [`Histogram`]s. Each thread adds to a copy of its own (`cells`), without contention.
 //! Values that nothing counts are looked up at a scrape ([`Gauges`]). `table` names every metric, `exposition` writes them in
 //! the format that a client asks for, `totals` has the counters that `/v1/stats` shows, and `reference` prints
-//! docs/metrics.md. No label takes a value from a client: `values` has the fixed values, [`Names`] those of the configuration.
+//! docs/metrics.md. No label takes a value from a client: `values` has the fixed values, `codes` those that are
+//! codes of the wire, [`Names`] those of the configuration.
 
 mod accept;
 mod cells;
+mod codes;
 mod counters;
 mod exposition;
 mod family;
@@ -27,6 +29,7 @@ use std::time::{Duration, SystemTime};
 use wire::ErrorCode;
 
 pub use accept::{Format, accepts_gzip};
+pub use codes::{ClosedWith, RegistrationOutcome};
 pub use counters::{Counters, Histogram, NamedCounters};
 pub use exposition::{compress, encode};
 pub use gauges::{
@@ -40,10 +43,10 @@ pub use reference::reference;
 pub use totals::Totals;
 pub use traffic::{ChannelPlace, Traffic};
 pub use values::{
-    AuthOutcome, CertificateOf, Check, ClosedBy, ClosedWith, ConnectionState, Direction, Durable, EnvelopeKind,
-    EvictedFor, HandlerKind, ListenerKind, PauseReason, RecoveryOutcome, RefusedFor, RegistrationOutcome,
-    ReloadOutcome, RequestOutcome, ResumeOutcome, SalesforceOperation, SalesforceOutcome, SessionKind, SessionState,
-    SlowFor, StatusClass, StoredFile, SubscriptionRole, TlsOutcome,
+    AuthOutcome, CertificateOf, Check, ClosedBy, ConnectionState, Direction, Durable, EnvelopeKind, EvictedFor,
+    HandlerKind, ListenerKind, PauseReason, RecoveryOutcome, RefusedFor, ReloadOutcome, RequestOutcome, ResumeOutcome,
+    SalesforceOperation, SalesforceOutcome, SessionKind, SessionState, SlowFor, StatusClass, StoredFile,
+    SubscriptionRole, TlsOutcome,
 };
 
 /// The configured channels that have counters of their own.

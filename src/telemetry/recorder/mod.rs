@@ -3,7 +3,8 @@
 //!
 //! There are two rings: one for what is rare and important, one for events. Each is divided among the workers, so that they
 //! do not wait for each other: a worker whose part is being read writes to the next one. `segment` has entries with their
-//! names, `ring` is a queue of segments, `mark` recognises triples, `pace` bounds what one session, source or address may write, `read` finds entries, `dump` writes all to a file.
+//! names, `ring` is a queue of segments, `mark` recognises triples, `pace` bounds what one session, source or address may
+//! write, `read` finds entries, `row` is one as operators see it, `dump` writes all to a file.
 //!
 //! Nothing here ever gets a payload.
 
@@ -14,6 +15,7 @@ mod pace;
 mod panic;
 mod read;
 mod ring;
+mod row;
 mod segment;
 
 pub use super::metrics::RequestOutcome;
@@ -21,7 +23,8 @@ pub use dump::{DumpError, Dumps};
 pub use entry::{Name, Published, Record, Sender, SubscriptionEnd, What, Who};
 pub use mark::Mark;
 pub use pace::Pace;
-pub use read::{Answer, Cursor, Filter, Reach, Row};
+pub use read::{Answer, Cursor, Filter, Reach};
+pub use row::Row;
 
 use std::cell::Cell;
 use std::net::IpAddr;

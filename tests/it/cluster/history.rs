@@ -9,7 +9,8 @@ use tokio::time::timeout;
 use super::servers::Servers;
 use crate::support::{Broker, Peer, envelope};
 
-const CHANNELS: &str = r#"
+/// The channels of the nodes.
+pub(super) const CHANNELS: &str = r#"
 [limits]
 rate = 0
 message_bytes = 65536
@@ -26,7 +27,8 @@ const QUEUE: &str = "Queue/Call/Waiting";
 /// A text that must not cross NATS in the clear.
 const CANARY: &str = "canary-9c1e";
 
-async fn node(servers: &Servers, name: &str, first: usize) -> Broker {
+/// A node with these channels, which tries this server first.
+pub(super) async fn node(servers: &Servers, name: &str, first: usize) -> Broker {
     Broker::open_with(&format!("{}{CHANNELS}", servers.table(name, first))).await
 }
 

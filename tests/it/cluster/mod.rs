@@ -1,10 +1,7 @@
-//! Several brokers as one (docs/cluster.md). `routing`, `choosing`, `asking`, `pressure`, `exclusive`, `retained`, `moving`, `logs`, `stress`
-//! and those that begin so are several routers in one thread or in many, whose links deliver when the test says so; `simulation`
-//! is routers with real links on a simulated `network`. The others are brokers on real NATS servers, which `servers` starts.
 //! Several brokers as one (docs/cluster.md). `routing`, `choosing`, `asking`, `pressure`, `exclusive`, `retained`, `missed`,
 //! `moving`, `logs`, `stress` and those that begin so are several routers in one thread or in many, whose links deliver when the
-//! test says so; `simulation` is routers with real links on a simulated network; `nats`, `leases`, `values`, `history`,
-//! `rolling`, `starting`, `outages`, `operating`, `bursts`, `routes` and `reloading` are brokers on real NATS servers.
+//! test says so; `simulation` is routers with real links on a simulated `network`. The others are brokers on real NATS servers,
+//! which `servers` starts.
 
 mod adopting;
 mod asking;

@@ -19,12 +19,7 @@ struct Site {
 impl Site {
     async fn start() -> Option<Self> {
         let servers = Servers::start(1).await?;
-        let table = |node: &str| {
-            let cluster = servers.table(node, 0);
-            format!("{cluster}[auth]\nmode = 'open'\n[admin]\nlisten = ['127.0.0.1:0']\n{TOKENS}")
-        };
-        let [one, two] = ["one", "two"].map(table);
-        let (one, two) = tokio::join!(Broker::with_config(&one), Broker::with_config(&two));
+        let [(one, _), (two, _)] = servers.administered(TOKENS).await;
         for name in ["reader", "actor"] {
             secret_file(one.data_dir().join(name), name);
         }

@@ -4,21 +4,9 @@
 use salesforce_stand_in::{Options, Org, Seed};
 use serde_json::{Map, Value, json};
 
+use super::history::{CHANNELS, node};
 use super::servers::Servers;
 use crate::support::{Broker, Peer, application, envelope, secret_file, within};
-
-const CHANNELS: &str = r#"
-[limits]
-rate = 0
-message_bytes = 65536
-[channels.Phone]
-history = { size = 10000, ttl = "10m" }
-[channels.Queue]
-scope = "shared"
-history = { size = 10000, ttl = "10m" }
-[channels.Salesforce]
-history = { size = 10000, ttl = "10m" }
-"#;
 
 /// Channels with history, without, and with retained values.
 const ROADS: [(&str, bool); 5] = [
@@ -28,10 +16,6 @@ const ROADS: [(&str, bool); 5] = [
     ("Other/Agent/State", true),
     ("Phone/Agent/State", true),
 ];
-
-async fn node(servers: &Servers, name: &str, first: usize) -> Broker {
-    Broker::open_with(&format!("{}{CHANNELS}", servers.table(name, first))).await
-}
 
 /// A subscriber of everything, and of sessions that leave.
 async fn watcher(broker: &Broker) -> Peer {
@@ -197,6 +181,9 @@ async fn wills_on_channels_with_history_are_in_the_logs_of_all_nodes() {
 }
 
 const NOTICES: &str = "/event/CTI_Notice__e";
+/// The channel of the adapter that is connected to the org.
+const SALESFORCE: &str = "[channels.Salesforce]\nhistory = { size = 10000, ttl = \"10m\" }\n";
+
 const NOTICE: &str = "Salesforce/PlatformEvent/CTI_Notice__e";
 
 /// The tables that let a node publish what an org publishes.
@@ -220,7 +207,8 @@ async fn an_event_of_an_adapter_for_all_users_is_in_the_log_of_each_on_all_nodes
     let applications = [("alice-crm", Some("alice")), ("bob-crm", Some("bob")), ("cti", None)];
     let applications: String = applications.iter().map(|(source, user)| application(source, *user, "")).collect();
     let tables = org_tables(&org, &folder.path().join("secret").display().to_string());
-    let config = |name: &str, more: &str| format!("{applications}{}{CHANNELS}{more}", servers.table(name, 0));
+    let config =
+        |name: &str, more: &str| format!("{applications}{}{CHANNELS}{SALESFORCE}{more}", servers.table(name, 0));
     let (with_org, without) = (config("one", &tables), config("two", ""));
     let (one, two) = tokio::join!(Broker::with_config(&with_org), Broker::with_config(&without));
     let mut often = tokio::time::interval(std::time::Duration::from_millis(5));

@@ -20,13 +20,7 @@ struct Site {
 impl Site {
     async fn start() -> Option<Self> {
         let servers = Servers::start(1).await?;
-        let table = |node: &str| {
-            let cluster = servers.table(node, 0);
-            format!("{cluster}[auth]\nmode = 'open'\n[admin]\nlisten = ['127.0.0.1:0']\n")
-        };
-        let [one, two] = ["one", "two"].map(table);
-        let nodes = tokio::join!(Broker::with_config(&one), Broker::with_config(&two));
-        let site = Self { nodes: [(nodes.0, one), (nodes.1, two)], _servers: servers };
+        let site = Self { nodes: servers.administered("").await, _servers: servers };
         // The beat with which the second node says that it accepts sessions may be under way.
         let mut often = tokio::time::interval(Duration::from_millis(20));
         within("a live second node", async {

@@ -205,6 +205,17 @@ impl Servers {
         Broker::open_with(&self.table(node, first)).await
     }
 
+    /// Two nodes in open mode with admin listeners, each with what its file begins with: its tables, then `more` for both.
+    pub(crate) async fn administered(&self, more: &str) -> [(Broker, String); 2] {
+        let table = |node: &str| {
+            let cluster = self.table(node, 0);
+            format!("{cluster}[auth]\nmode = 'open'\n[admin]\nlisten = ['127.0.0.1:0']\n{more}")
+        };
+        let [one, two] = ["one", "two"].map(table);
+        let nodes = tokio::join!(Broker::with_config(&one), Broker::with_config(&two));
+        [(nodes.0, one), (nodes.1, two)]
+    }
+
     /// Writes another file of keys. Returns its path.
     pub(crate) fn key_file(&self, text: &str) -> PathBuf {
         let files = std::fs::read_dir(self.folder.path()).unwrap().count();

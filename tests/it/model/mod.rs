@@ -1,7 +1,7 @@
 //! Properties against naive models (`properties`, `outbox`, `rights`, `history`) and of explain (`explain`), the simulation, a
 //! simulation of durable channels (`commits`), the memory of all outboxes (`memory`), and many threads on one router (`stress`,
 //! `stress_events`, `stress_history`, `stress_metrics`, `stress_reload`, `stress_renew`, `stress_resume`, `stress_rights`,
-//! `stress_scope`, `races_requests`, `sessions`).
+//! `stress_scope`, `races_requests`, `sessions`; `threads` is what several of them share).
 
 mod commits;
 mod explain;
@@ -22,3 +22,4 @@ mod stress_renew;
 mod stress_resume;
 mod stress_rights;
 mod stress_scope;
+mod threads;

@@ -3,74 +3,42 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::Duration;
 
 use serde_json::Value;
-use switchboard::auth::{Identity, Permissions, Principal, Users};
 use switchboard::config::{Config, Requests};
-use switchboard::router::{Ids, Outbox, OutboxLimits, Policy, Registration, Router, Session, Size};
-use wire::command::{Role, Subscribe};
+use switchboard::router::{Session, Size};
+use wire::command::Role;
 use wire::{DecodeLimits, decode};
+
+use super::threads::{Live, now, take};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// A router with one user.
-struct Stage {
-    router: Router,
-    over: AtomicBool,
+/// A router with one user, whose requests have this time limit.
+fn stage(timeout: Duration) -> Live {
+    let mut config = Config { requests: Requests { timeout, ..Requests::default() }, ..Config::default() };
+    config.limits.pending_requests = 1_000_000;
+    config.limits.pending_bytes = 1 << 30;
+    Live::new(&config)
 }
 
-#[expect(clippy::disallowed_methods, reason = "real threads, real time")]
-fn now() -> Instant {
-    Instant::now()
-}
-
-impl Stage {
-    fn new(timeout: Duration) -> Self {
-        let mut config = Config { requests: Requests { timeout, ..Requests::default() }, ..Config::default() };
-        config.limits.pending_requests = 1_000_000;
-        config.limits.pending_bytes = 1 << 30;
-        let router = Router::new(now(), SystemTime::UNIX_EPOCH, Policy::new(&config), Ids::seeded(1), Vec::new());
-        Self { router, over: AtomicBool::new(false) }
-    }
-
-    fn attach(&self, source: &str) -> Arc<Session> {
-        let identity = Identity::unproved(
-            Principal::User("alice".into()),
-            Permissions { observe: Users::nobody(), ..Permissions::all() },
-        );
-        let outbox = Outbox::new(OutboxLimits { messages: 10_000_000, bytes: usize::MAX / 4, refuses: false });
-        self.router
-            .attach(
-                now(),
-                Registration { source: source.into(), identity, echo: false, address: None, outbox, will: None },
-            )
-            .unwrap()
-    }
-
+impl Live {
     fn handler(&self, source: &str, answers: bool, ordered: bool) -> Arc<Session> {
         let session = self.attach(source);
-        let role = Role::Handler { answers, ordered, replies: Vec::new() };
-        let wanted = Subscribe::new("Work/Job/Do".parse().unwrap(), role);
-        self.router.subscribe(now(), &session, &wanted, |_| None).unwrap();
+        self.subscribe(&session, "Work/Job/Do", Role::Handler { answers, ordered, replies: Vec::new() });
         session
     }
 
     /// Sends an envelope on `Work/Job/Do`. Returns whether it was accepted.
-    fn send(&self, session: &Arc<Session>, fields: &str) -> bool {
-        let text = format!(r#"{{"channel":"Work","topic":"Job","subtopic":"Do"{fields}}}"#);
-        self.router.route(now(), session, &decode(&text, DecodeLimits::default()).unwrap()).is_ok()
-    }
-
-    fn is_over(&self) -> bool {
-        self.over.load(Ordering::SeqCst)
+    fn work(&self, session: &Arc<Session>, fields: &str) -> bool {
+        self.send(session, &format!(r#"{{"channel":"Work","topic":"Job","subtopic":"Do"{fields}}}"#))
     }
 
     /// Ends what is due, until everything is over.
     fn expire(&self) {
-        while !self.is_over() {
+        while self.runs() {
             self.router.expire(now());
             // Paces the loop: without a pause it would keep a core from the threads that race.
             thread::sleep(Duration::from_micros(100));
@@ -99,12 +67,6 @@ impl Stage {
     }
 }
 
-fn take(session: &Session) -> Vec<Value> {
-    let mut frames = Vec::new();
-    session.outbox().take(now(), usize::MAX, &mut frames);
-    frames.iter().map(|frame| serde_json::from_str(frame.text()).unwrap()).collect()
-}
-
 /// How many last answers each request has got.
 fn answers(taken: &[Value]) -> BTreeMap<String, usize> {
     let mut answers = BTreeMap::new();
@@ -117,15 +79,15 @@ fn answers(taken: &[Value]) -> BTreeMap<String, usize> {
 }
 
 /// Answers by id what it is given. Returns how often it got each request.
-fn answer_all(stage: &Stage, handler: &Arc<Session>, ordered: bool) -> BTreeMap<String, usize> {
+fn answer_all(stage: &Live, handler: &Arc<Session>, ordered: bool) -> BTreeMap<String, usize> {
     let mut given = BTreeMap::new();
-    while !stage.is_over() {
+    while stage.runs() {
         // In bursts, so that the turns of two handlers end at the same time.
         for request in take(handler).iter().filter(|it| it["channel"] == "Work") {
             *given.entry(request["requestId"].as_str().unwrap().to_owned()).or_default() += 1;
             let id = request["id"].as_str().unwrap();
             let reply = if ordered { String::new() } else { format!(r#","inReplyTo":"{id}""#) };
-            stage.send(handler, &format!(r#"{reply},"data":1"#));
+            stage.work(handler, &format!(r#"{reply},"data":1"#));
         }
         thread::yield_now();
     }
@@ -136,7 +98,7 @@ fn answer_all(stage: &Stage, handler: &Arc<Session>, ordered: bool) -> BTreeMap<
 fn a_request_that_waits_for_two_ordered_handlers_is_given_to_one() {
     const ROUNDS: usize = 20;
     const EACH: usize = 400;
-    let stage = Stage::new(Duration::from_secs(20));
+    let stage = stage(Duration::from_secs(20));
     let (one, two) = (stage.handler("one", true, true), stage.handler("two", true, true));
     let asker = stage.attach("asker");
     thread::scope(|scope| {
@@ -145,12 +107,12 @@ fn a_request_that_waits_for_two_ordered_handlers_is_given_to_one() {
         let mut taken = Vec::new();
         for round in 0..ROUNDS {
             for at in 0..EACH {
-                assert!(stage.send(&asker, &format!(r#","id":"{round}-{at}""#)));
+                assert!(stage.work(&asker, &format!(r#","id":"{round}-{at}""#)));
             }
             stage.settle();
             taken.extend(take(&asker));
         }
-        stage.over.store(true, Ordering::SeqCst);
+        stage.end();
         let mut given: BTreeMap<String, usize> = BTreeMap::new();
         for part in answering.map(|it| it.join().unwrap()) {
             for (id, times) in part {
@@ -169,7 +131,7 @@ fn a_request_that_waits_for_two_ordered_handlers_is_given_to_one() {
 #[test]
 fn a_command_has_one_receipt_or_one_failure_whatever_its_time_limit() {
     const EACH: usize = 20_000;
-    let stage = Stage::new(Duration::from_secs(20));
+    let stage = stage(Duration::from_secs(20));
     let lamps = stage.handler("lamps", false, false);
     let askers = [stage.attach("one"), stage.attach("two")];
     thread::scope(|scope| {
@@ -190,7 +152,7 @@ fn a_command_has_one_receipt_or_one_failure_whatever_its_time_limit() {
             })
         });
         let receipts: usize = asking.into_iter().map(|it| it.join().unwrap()).sum();
-        stage.over.store(true, Ordering::SeqCst);
+        stage.end();
         assert_eq!(receipts, 2 * EACH);
     });
     assert!(askers.iter().all(|asker| take(asker).is_empty()), "a command had a second answer");
@@ -200,7 +162,7 @@ fn a_command_has_one_receipt_or_one_failure_whatever_its_time_limit() {
 
 #[test]
 fn an_idempotent_request_is_given_to_one_living_handler_at_a_time() {
-    let stage = Stage::new(Duration::from_millis(200));
+    let stage = stage(Duration::from_millis(200));
     let asker = stage.attach("asker");
     let steady = stage.handler("steady", true, false);
     let until = now() + Duration::from_secs(3);
@@ -212,7 +174,7 @@ fn an_idempotent_request_is_given_to_one_living_handler_at_a_time() {
                 let stage = &stage;
                 scope.spawn(move || {
                     let mut given: BTreeMap<String, usize> = BTreeMap::new();
-                    while !stage.is_over() {
+                    while stage.runs() {
                         let session = stage.handler(&format!("dying-{number}"), true, false);
                         // The life of a handler: long enough to be given requests, short enough to leave them open.
                         thread::sleep(Duration::from_micros(300));
@@ -228,7 +190,7 @@ fn an_idempotent_request_is_given_to_one_living_handler_at_a_time() {
         let mut asked = 0;
         while now() < until {
             // Refused only while no handler is there, which cannot be.
-            assert!(stage.send(&asker, &format!(r#","id":"{asked}","idempotent":true"#)));
+            assert!(stage.work(&asker, &format!(r#","id":"{asked}","idempotent":true"#)));
             asked += 1;
             if asked % 32 == 0 {
                 // Paces the requests, so that handlers die among them and not after the last.
@@ -236,7 +198,7 @@ fn an_idempotent_request_is_given_to_one_living_handler_at_a_time() {
             }
         }
         stage.settle();
-        stage.over.store(true, Ordering::SeqCst);
+        stage.end();
         let mut given = steady.join().unwrap();
         for part in dying.into_iter().map(|it| it.join().unwrap()) {
             for (id, times) in part {
@@ -254,7 +216,7 @@ fn an_idempotent_request_is_given_to_one_living_handler_at_a_time() {
 
 #[test]
 fn an_answer_a_cancel_and_a_time_limit_leave_one_answer() {
-    let stage = Stage::new(Duration::from_secs(5));
+    let stage = stage(Duration::from_secs(5));
     let asker = stage.attach("asker");
     let (plain, ordered) = (stage.handler("plain", true, false), stage.handler("ordered", true, true));
     let until = now() + Duration::from_secs(3);
@@ -266,7 +228,7 @@ fn an_answer_a_cancel_and_a_time_limit_leave_one_answer() {
         let mut asked = 0;
         while now() < until {
             let more = if asked % 5 == 0 { r#","gather":true"# } else { "" };
-            assert!(stage.send(asker, &format!(r#","id":"{asked}","timeout":{}{more}"#, 1 + asked % 3)));
+            assert!(stage.work(asker, &format!(r#","id":"{asked}","timeout":{}{more}"#, 1 + asked % 3)));
             if asked % 3 == 0 {
                 stage.router.cancel(now(), asker, &asked.to_string()).ok();
             }
@@ -283,7 +245,7 @@ fn an_answer_a_cancel_and_a_time_limit_leave_one_answer() {
             assert!(now() < patience, "a turn never ends: {:?}", stage.router.size());
             thread::yield_now();
         }
-        stage.over.store(true, Ordering::SeqCst);
+        stage.end();
         for it in answering {
             drop(it.join().unwrap());
         }

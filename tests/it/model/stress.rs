@@ -4,75 +4,25 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::Duration;
 
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use serde_json::Value;
-use switchboard::auth::{Identity, Permissions, Principal, Users};
 use switchboard::config::{Config, Requests};
-use switchboard::router::{Ids, Outbox, OutboxLimits, Policy, Registration, Router, Session, Size};
-use wire::command::{Role, Subscribe};
-use wire::{DecodeLimits, decode};
+use switchboard::router::{Session, Size};
+use wire::command::Role;
+
+use super::threads::{Live, now, take};
 
 const FOR: Duration = Duration::from_secs(2);
 const PUBLISHERS: usize = 3;
 const ASKERS: usize = 3;
 
-/// The router, and whether its threads are to end.
-struct Broker {
-    router: Router,
-    over: AtomicBool,
-}
-
-#[expect(clippy::disallowed_methods, reason = "real threads, real time")]
-fn now() -> Instant {
-    Instant::now()
-}
-
-impl Broker {
-    fn new() -> Self {
-        let requests = Requests { timeout: Duration::from_millis(300), ..Requests::default() };
-        let config = Config { requests, ..Config::default() };
-        let router = Router::new(now(), SystemTime::UNIX_EPOCH, Policy::new(&config), Ids::seeded(1), Vec::new());
-        Self { router, over: AtomicBool::new(false) }
-    }
-
-    fn runs(&self) -> bool {
-        !self.over.load(Ordering::SeqCst)
-    }
-
-    fn attach(&self, source: &str) -> Arc<Session> {
-        let identity = Identity::unproved(
-            Principal::User("alice".into()),
-            Permissions { observe: Users::nobody(), ..Permissions::all() },
-        );
-        let registration =
-            Registration { source: source.into(), identity, echo: false, address: None, outbox: outbox(), will: None };
-        self.router.attach(now(), registration).unwrap()
-    }
-
-    fn subscribe(&self, member: &Arc<Session>, pattern: &str, role: Role) {
-        let wanted = Subscribe::new(pattern.parse().unwrap(), role);
-        self.router.subscribe(now(), member, &wanted, |_| None).unwrap();
-    }
-
-    fn send(&self, member: &Arc<Session>, text: &str) -> bool {
-        let envelope = decode(text, DecodeLimits::default()).unwrap();
-        self.router.route(now(), member, &envelope).is_ok()
-    }
-}
-
-fn outbox() -> Outbox {
-    Outbox::new(OutboxLimits { messages: 10_000_000, bytes: usize::MAX / 4, refuses: false })
-}
-
-fn take(session: &Session) -> Vec<Value> {
-    let mut frames = Vec::new();
-    session.outbox().take(now(), usize::MAX, &mut frames);
-    frames.iter().map(|frame| serde_json::from_str(frame.text()).unwrap()).collect()
+fn broker() -> Live {
+    let requests = Requests { timeout: Duration::from_millis(300), ..Requests::default() };
+    Live::new(&Config { requests, ..Config::default() })
 }
 
 fn handler(ordered: bool) -> Role {
@@ -80,7 +30,7 @@ fn handler(ordered: bool) -> Role {
 }
 
 /// Publishes numbered events; how many.
-fn publish(broker: &Broker, publisher: usize) -> u64 {
+fn publish(broker: &Live, publisher: usize) -> u64 {
     let member = broker.attach(&format!("publisher-{publisher}"));
     let mut n = 0;
     while broker.runs() {
@@ -105,7 +55,7 @@ fn follow(taken: &[Value], last: &mut BTreeMap<String, u64>, whole: bool) {
 }
 
 /// Registers and unregisters. Once it has unregistered, nothing more arrives.
-fn come_and_go(broker: &Broker, number: u64) {
+fn come_and_go(broker: &Live, number: u64) {
     let mut chance = StdRng::seed_from_u64(number);
     let mut last = BTreeMap::new();
     while broker.runs() {
@@ -123,7 +73,7 @@ fn come_and_go(broker: &Broker, number: u64) {
 }
 
 /// Answers on one connection, in ever new registrations where `dies`. Now and then late, or with more.
-fn answer(broker: &Broker, number: u64, ordered: bool, dies: bool) {
+fn answer(broker: &Live, number: u64, ordered: bool, dies: bool) {
     let mut chance = StdRng::seed_from_u64(number);
     while broker.runs() {
         let member = broker.attach(&format!("handler-{number}"));
@@ -152,7 +102,7 @@ fn answer(broker: &Broker, number: u64, ordered: bool, dies: bool) {
 }
 
 /// Asks, in every way that there is. The ids that it used.
-fn ask(broker: &Broker, member: &Arc<Session>, asker: usize) -> BTreeSet<String> {
+fn ask(broker: &Live, member: &Arc<Session>, asker: usize) -> BTreeSet<String> {
     let (mut asked, mut chance) = (BTreeSet::new(), StdRng::seed_from_u64(asker as u64));
     while broker.runs() {
         let id = format!("{asker}-{}", asked.len());
@@ -191,7 +141,7 @@ fn each_was_answered_once(asked: &BTreeSet<String>, taken: &[Value]) {
 }
 
 /// Ends what is due until `broker` is over and nothing is pending.
-fn expire(broker: &Broker) {
+fn expire(broker: &Live) {
     let mut patience = now() + FOR + Duration::from_secs(20);
     while let Some(deadline) = broker.router.deadline().or_else(|| broker.runs().then(now)) {
         assert!(now() < patience, "something is due for ever: {deadline:?}, {:?}", broker.router.size());
@@ -205,7 +155,7 @@ fn expire(broker: &Broker) {
 
 #[test]
 fn many_threads_keep_the_promises() {
-    let broker = Broker::new();
+    let broker = broker();
     let reader = broker.attach("reader");
     broker.subscribe(&reader, "News/*/*", Role::Subscriber);
     let askers: Vec<_> = (0..ASKERS).map(|asker| broker.attach(&format!("asker-{asker}"))).collect();
@@ -226,7 +176,7 @@ fn many_threads_keep_the_promises() {
             follow(&take(&reader), &mut last, true);
             thread::sleep(Duration::from_millis(1));
         }
-        broker.over.store(true, Ordering::SeqCst);
+        broker.end();
         let published: Vec<u64> = publishers.into_iter().map(|it| it.join().unwrap()).collect();
         follow(&take(&reader), &mut last, true);
         assert_eq!(last.values().copied().collect::<Vec<_>>(), published, "the reader has missed an event");

@@ -3,9 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::thread;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
-use serde_json::Value;
 use switchboard::auth::{Identity, Permissions, Principal};
 use switchboard::config::{Channel, Config, Scope};
 use switchboard::router::{Ids, Outbox, OutboxLimits, Policy, Registration, Router, Session};
@@ -13,14 +12,11 @@ use switchboard::telemetry::metrics::{Format, Gauges, encode};
 use wire::command::{Role, Subscribe};
 use wire::{DecodeLimits, decode};
 
+use super::threads::{now, take};
+
 const THREADS: u64 = 8;
 /// How often each thread does everything once.
 const ROUNDS: u64 = 1_000;
-
-#[expect(clippy::disallowed_methods, reason = "real threads, real time")]
-fn now() -> Instant {
-    Instant::now()
-}
 
 /// Each user has a publisher, two subscribers and a handler. Nobody else receives what is sent for the user.
 struct Desk<'r> {
@@ -88,12 +84,6 @@ impl<'r> Desk<'r> {
             take(session);
         }
     }
-}
-
-fn take(session: &Session) -> Vec<Value> {
-    let mut frames = Vec::new();
-    session.outbox().take(now(), usize::MAX, &mut frames);
-    frames.iter().map(|frame| serde_json::from_str(frame.text()).unwrap()).collect()
 }
 
 /// Every sample of a scrape, by its name and labels.

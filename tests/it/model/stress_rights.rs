@@ -4,68 +4,33 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::Duration;
 
 use serde_json::Value;
-use switchboard::auth::{Identity, Permissions, Principal};
+use switchboard::auth::Permissions;
 use switchboard::config::Config;
-use switchboard::router::{Ids, Outbox, Policy, Reason, Registration, Router, Session, Size};
-use wire::command::{Role, Subscribe, SubscriptionFilter};
-use wire::{DecodeLimits, Pattern, decode};
+use switchboard::router::{Reason, Session, Size};
+use wire::Pattern;
+use wire::command::{Role, SubscriptionFilter};
 
-use crate::support::core::{WIDE, event};
+use super::threads::{Live, now, take};
+use crate::support::core::event;
 use crate::support::rights::permissions;
 
 const FOR: Duration = Duration::from_secs(1);
 const PUBLISHERS: u64 = 2;
 
-struct Broker {
-    router: Router,
-    over: AtomicBool,
-}
-
-#[expect(clippy::disallowed_methods, reason = "real threads, real time")]
-fn now() -> Instant {
-    Instant::now()
-}
-
-impl Broker {
-    fn runs(&self) -> bool {
-        !self.over.load(Ordering::SeqCst)
-    }
-
-    fn attach(&self, source: &str) -> Arc<Session> {
-        let identity = Identity::unproved(Principal::User("alice".into()), Permissions::default());
-        let outbox = Outbox::new(WIDE);
-        let registration =
-            Registration { source: source.into(), identity, echo: false, address: None, outbox, will: None };
-        self.router.attach(now(), registration).unwrap()
-    }
-
-    fn subscribe(&self, session: &Arc<Session>, pattern: &str, role: Role) {
-        self.router.subscribe(now(), session, &Subscribe::new(pattern.parse().unwrap(), role), |_| None).unwrap();
-    }
-
+impl Live {
     fn change(&self, session: &Arc<Session>, permissions: Permissions) {
         self.router.change_permissions(now(), session, permissions, Reason::Reloaded);
-    }
-
-    fn send(&self, session: &Arc<Session>, text: &str) -> bool {
-        self.router.route(now(), session, &decode(text, DecodeLimits::default()).unwrap()).is_ok()
     }
 
     fn expect_nothing_left(&self) {
         let Size { sessions, requests, subscribers, handlers, turns, .. } = self.router.size();
         assert_eq!((sessions, requests, subscribers, handlers, turns), (0, 0, 0, 0, 0));
     }
-}
-
-fn take(session: &Session) -> Vec<Value> {
-    let mut frames = Vec::new();
-    session.outbox().take(now(), usize::MAX, &mut frames);
-    frames.iter().map(|frame| serde_json::from_str(frame.text()).unwrap()).collect()
 }
 
 fn handler() -> Role {
@@ -77,7 +42,7 @@ fn rest() {
 }
 
 /// Publishes numbered events on two channels; how many on each.
-fn publish(broker: &Broker, publisher: u64) -> u64 {
+fn publish(broker: &Live, publisher: u64) -> u64 {
     let session = broker.attach("publisher");
     let mut sent = 0;
     while broker.runs() {
@@ -109,7 +74,7 @@ fn follow(taken: &[Value], last: &mut Last) {
 }
 
 /// Loses the right to one channel and gets it back. What it reads between the two has nothing of that channel.
-fn subscribe_with_changing_rights(broker: &Broker, session: &Arc<Session>) -> Last {
+fn subscribe_with_changing_rights(broker: &Live, session: &Arc<Session>) -> Last {
     let mut last = Last::new();
     let mut narrowed = 0;
     while broker.runs() {
@@ -130,7 +95,7 @@ fn subscribe_with_changing_rights(broker: &Broker, session: &Arc<Session>) -> La
 }
 
 /// Subscribes to a part of what it receives anyway, and unsubscribes, again and again. Each delivery is checked.
-fn subscribe_to_a_part_again_and_again(broker: &Broker, session: &Arc<Session>) -> Last {
+fn subscribe_to_a_part_again_and_again(broker: &Live, session: &Arc<Session>) -> Last {
     let mut last = Last::new();
     let part = "Open/*/Item".parse::<Pattern>().unwrap();
     while broker.runs() {
@@ -157,7 +122,7 @@ impl Turning {
     }
 }
 
-fn turn(broker: &Broker, session: &Arc<Session>, turning: &Turning) {
+fn turn(broker: &Live, session: &Arc<Session>, turning: &Turning) {
     while broker.runs() {
         for permissions in [permissions("publish Other/*/*"), Permissions::default()] {
             turning.next();
@@ -169,7 +134,7 @@ fn turn(broker: &Broker, session: &Arc<Session>, turning: &Turning) {
 }
 
 /// Publishes while the right to is taken away and given back; how often it was allowed.
-fn publish_with_changing_rights(broker: &Broker, session: &Arc<Session>, turning: &Turning) -> usize {
+fn publish_with_changing_rights(broker: &Live, session: &Arc<Session>, turning: &Turning) -> usize {
     let (mut allowed, mut refused) = (0, 0);
     while broker.runs() {
         let before = turning.look();
@@ -188,7 +153,7 @@ fn publish_with_changing_rights(broker: &Broker, session: &Arc<Session>, turning
 }
 
 /// Sends requests and waits for nothing; how many.
-fn ask(broker: &Broker, session: &Arc<Session>) -> usize {
+fn ask(broker: &Live, session: &Arc<Session>) -> usize {
     let mut asked = 0;
     while broker.runs() {
         let idempotent = asked % 2 == 0;
@@ -201,7 +166,7 @@ fn ask(broker: &Broker, session: &Arc<Session>) -> usize {
     asked
 }
 
-fn answer(broker: &Broker, session: &Arc<Session>, requests: &[Value]) {
+fn answer(broker: &Live, session: &Arc<Session>, requests: &[Value]) {
     for request in requests.iter().filter(|it| it["channel"] == "Work") {
         // It may have been withdrawn.
         broker.send(session, &event("Work/Item/Done", &format!(r#","inReplyTo":{}"#, request["id"])));
@@ -209,7 +174,7 @@ fn answer(broker: &Broker, session: &Arc<Session>, requests: &[Value]) {
 }
 
 /// Handles, loses the right, and handles again. Without the right nothing is in its queue.
-fn handle_with_changing_rights(broker: &Broker, session: &Arc<Session>) {
+fn handle_with_changing_rights(broker: &Live, session: &Arc<Session>) {
     while broker.runs() {
         broker.subscribe(session, "Work/*/*", handler());
         rest();
@@ -225,9 +190,7 @@ fn handle_with_changing_rights(broker: &Broker, session: &Arc<Session>) {
 
 #[test]
 fn rights_change_while_many_threads_publish_and_request() {
-    let config = Config::default();
-    let router = Router::new(now(), SystemTime::UNIX_EPOCH, Policy::new(&config), Ids::seeded(1), Vec::new());
-    let broker = Broker { router, over: AtomicBool::new(false) };
+    let broker = Live::new(&Config::default());
     let [subscriber, denied, turned, listener, asker, always, sometimes] =
         ["subscriber", "denied", "turned", "listener", "asker", "always", "sometimes"]
             .map(|source| broker.attach(source));
@@ -254,7 +217,7 @@ fn rights_change_while_many_threads_publish_and_request() {
             }
         });
         thread::sleep(FOR);
-        broker.over.store(true, Ordering::SeqCst);
+        broker.end();
 
         let mut followed = [(&subscriber, subscribed.join().unwrap()), (&denied, parted.join().unwrap())];
         let asked = asked.join().unwrap();

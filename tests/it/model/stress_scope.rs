@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
-use std::time::{Instant, SystemTime};
+use std::time::SystemTime;
 
 use serde_json::Value;
 use switchboard::auth::{Identity, Permissions, Principal};
@@ -13,14 +13,10 @@ use switchboard::router::{Ids, Outbox, Policy, Registration, Router, Session};
 use wire::command::{Role, Subscribe, SubscriptionFilter};
 use wire::{DecodeLimits, decode};
 
+use super::threads::now;
 use crate::support::core::WIDE;
 
 const CHANGES: usize = 100;
-
-#[expect(clippy::disallowed_methods, reason = "real threads, real time")]
-fn now() -> Instant {
-    Instant::now()
-}
 
 fn config(scope: Scope) -> Config {
     let mut config = Config::default();

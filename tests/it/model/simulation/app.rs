@@ -6,8 +6,9 @@ use rand::seq::IndexedRandom;
 use wire::Pattern;
 
 use super::cast::{CAST, CHANNELS, Part, SUBTOPICS, Style, TOPICS};
+use super::conn::{Conn, Sub};
 use super::draft::{Draft, Recovering, Said, Wanted};
-use super::model::{Conn, ConnId, Model, Sub};
+use super::model::{ConnId, Model};
 
 /// Texts that are not envelopes, with their codes.
 const MALFORMED: &[(&str, &str)] = &[

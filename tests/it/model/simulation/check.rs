@@ -10,9 +10,10 @@ use wire::Pattern;
 use wire::command::Role;
 
 use super::cast::Style;
+use super::conn::{Conn, Kind, Sub};
 use super::inbox::{Due, Stage, What};
 use super::judge::Verdict;
-use super::model::{Conn, ConnId, Event, Kind, Model, Sub};
+use super::model::{ConnId, Event, Model};
 use super::requests::{Asked, End};
 
 /// A rule that was broken.

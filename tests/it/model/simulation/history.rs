@@ -8,8 +8,9 @@ use switchboard::config::{Config, LogBounds};
 use wire::Pattern;
 
 use super::check::{Held, holds};
+use super::conn::Kind;
 use super::draft::{Draft, Recovering, Wanted};
-use super::model::{ConnId, Kind, Model, is_shared, matches};
+use super::model::{ConnId, Model, is_shared, matches};
 
 /// A channel, and a user if it is not shared.
 pub(super) type LogKey = (String, Option<String>);

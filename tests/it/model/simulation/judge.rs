@@ -7,12 +7,12 @@ use std::time::{Duration, Instant};
 use switchboard::router::SessionId;
 
 use super::cast::Style;
+use super::conn::{Kind, Sub};
 use super::draft::{Draft, Said, Wanted};
 use super::history::{DueReplay, First, Told};
 use super::inbox::{Due, DueValue, Stage, What};
 use super::model::{
-    Answer, ConnId, Event, Kind, Model, Receivers, Sub, is_all_protected, is_droppable, is_protected, is_shared,
-    matches, written,
+    Answer, ConnId, Event, Model, Receivers, is_all_protected, is_droppable, is_protected, is_shared, matches, written,
 };
 use super::requests::{Asked, Candidate, End};
 

@@ -13,11 +13,12 @@ use wire::{CloseCode, ErrorCode};
 use super::app::App;
 use super::cast::CAST;
 use super::check::{self, Held};
+use super::conn::Conn;
 use super::door;
 use super::draft::{Draft, Said};
 use super::inbox::{Due, What};
 use super::link::Wait;
-use super::model::{Conn, ConnId};
+use super::model::ConnId;
 use super::reading;
 use super::world::{ADAPTER, Seat, World};
 

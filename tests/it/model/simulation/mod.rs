@@ -1,13 +1,15 @@
 //! A whole broker without sockets, threads or a clock, driven by a seed: applications register, ask, answer, stall, die
 //! and reconnect, and after each step every promise of the protocol is compared with a naive model.
 //!
-//! `cast` who may come · `app` what one says next · `draft` the texts · `door` the adapter's queue · `link` a connection · `world`, `time` and
-//! `late` what happens, `proof` and `resuming` what proofs that end and resumes add, `history` what logs do · `model`, `requests`, `inbox`, `judge` what ought to follow · `check`, `reading` the rules, a function each.
+//! `cast` who may come · `app` what one says next · `draft` the texts · `door` the adapter's queue · `link` a connection ·
+//! `world`, `time` and `late` what happens, `proof` and `resuming` what proofs that end and resumes add, `history` what logs
+//! do · `model`, `conn`, `requests`, `inbox`, `judge` what ought to follow · `check`, `reading` the rules, a function each.
 //! A failure prints its seed and the transcript; `SIMULATION_SEED=7 cargo nextest run simulation` plays it again.
 
 mod app;
 mod cast;
 mod check;
+mod conn;
 mod door;
 mod draft;
 mod history;

@@ -7,9 +7,10 @@ use serde_json::Value;
 
 use super::cast::Style;
 use super::check::{Broken, Held, holds};
+use super::conn::Turn;
 use super::history::{Told, replayed};
 use super::inbox::{Due, What};
-use super::model::{ConnId, Model, Turn, is_shared, written};
+use super::model::{ConnId, Model, is_shared, written};
 use super::requests::{Asked, Candidate, End, Given};
 
 /// A message as a session reads it.

@@ -7,9 +7,10 @@ use std::time::{Duration, Instant};
 use wire::Pattern;
 
 use super::cast::{CHANNELS, ORDERED_REPLY, SUBTOPICS, Style, TOPICS};
+use super::conn::{Conn, Kind, Sub, Turn};
 use super::draft::{Draft, Said, Wanted};
 use super::inbox::{Due, What};
-use super::model::{Conn, ConnId, Kind, Model, Sub, Turn, canonical, is_protected, is_shared, matches};
+use super::model::{ConnId, Model, canonical, is_protected, is_shared, matches};
 
 /// One request.
 pub(super) struct Asked {

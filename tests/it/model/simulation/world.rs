@@ -15,11 +15,12 @@ use wire::command::{Role, Subscribe};
 use super::app::App;
 use super::cast::{self, CAST, MOMENT, Part, Style};
 use super::check::{self, Held, adapter_pattern};
+use super::conn::{Conn, Kind, Sub};
 use super::door::Inbox;
 use super::draft::{Said, Wanted};
 use super::inbox::{Due, What};
 use super::link::{Link, Wait};
-use super::model::{Conn, ConnId, Kind, Model, Sub};
+use super::model::{ConnId, Model};
 use super::reading;
 
 /// A world that follows from its seed.

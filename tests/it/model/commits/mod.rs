@@ -2,22 +2,27 @@
 //! is on disk, connections are lost and resumed, events are read from the disk. After each step the promises of
 //! docs/protocol.md, "Durable channels", are compared with what was sent and received.
 //!
+//! `publisher` and `subscriber` have what clients do in such a world, and what is expected of what they receive.
+//!
 //! A failure prints its seed and what happened; `SIMULATION_SEED=7 cargo nextest run commits` plays it again.
+
+mod publisher;
+mod subscriber;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::task::{Context, Waker};
 use std::time::Duration;
 
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
-use serde_json::{Value, json};
+use serde_json::Value;
 use switchboard::config::{Channel, Config, LogBounds, Scope};
-use switchboard::connection::Input;
 use switchboard::router::Batch;
 
-use crate::support::client::{Client, Desk};
+use self::publisher::{Publisher, Sent};
+use self::subscriber::Subscriber;
+use crate::support::client::Desk;
 use crate::support::disk::Disk;
 
 /// Worlds in each test run.
@@ -33,42 +38,6 @@ const DURABLE: [&str; 2] = ["Phone", "Queue"];
 
 /// Events that a log keeps.
 const SIZE: usize = 40;
-
-/// An event that a publisher sends.
-#[derive(Clone, Debug)]
-struct Sent {
-    channel: &'static str,
-    number: u64,
-    once: bool,
-}
-
-impl Sent {
-    fn text(&self) -> String {
-        let Self { channel, number, once } = self;
-        let once = if *once { r#","once":true"# } else { "" };
-        format!(r#"{{"channel":"{channel}","topic":"Call","subtopic":"Ring","id":"{number}","data":{number}{once}}}"#)
-    }
-}
-
-struct Publisher {
-    client: Client,
-    /// What it has sent in this session, and for which the broker has not said yet whether it took it in.
-    sent: Vec<Sent>,
-    /// What its session has sent in all.
-    count: u64,
-    /// What became of it is unknown, since the broker has died. It is sent again if `once` allows that.
-    doubtful: Vec<Sent>,
-}
-
-struct Subscriber {
-    client: Client,
-    /// The last number that came live, by publisher.
-    last: BTreeMap<String, u64>,
-    /// The last position that it has of each durable channel.
-    positions: BTreeMap<&'static str, (String, u64)>,
-    /// The offsets of each channel that came in this session.
-    seen: BTreeSet<(String, String, u64)>,
-}
 
 /// A batch between its plan and its end.
 struct Planned {
@@ -168,46 +137,6 @@ impl World {
         }
     }
 
-    /// Subscribes, from the last position on. Waits for the disk if that is needed.
-    fn subscribe(&mut self, at: usize, channel: &'static str) {
-        let subscriber = &mut self.subscribers[at];
-        let mut data = json!({"channel": channel, "topic": "*", "subtopic": "*"});
-        if DURABLE.contains(&channel) {
-            data["recover"] = match subscriber.positions.get(channel) {
-                Some((epoch, offset)) => json!({ "epoch": epoch, "offset": offset }),
-                None => json!({ "last": 1000 }),
-            };
-        }
-        self.subscribers[at].client.command(&self.desk, "Subscription", "Subscribe", &data);
-        let mut replies = Vec::new();
-        // Nothing else is read before all that is replayed was taken.
-        while replies.is_empty() || !self.subscribers[at].client.connection.reads() {
-            self.read_disk(at);
-            replies.extend(self.take(at));
-        }
-        let data = &replies[0]["data"];
-        assert_eq!(data["Success"], true, "{data}");
-        if data["Recovered"] == false {
-            let position = (data["Epoch"].as_str().unwrap().to_owned(), data["Offset"].as_u64().unwrap());
-            self.subscribers[at].positions.insert(channel, position);
-        }
-    }
-
-    /// Reads what is asked of the disk, and lets a connection go on. Reading does not fail here.
-    fn read_disk(&mut self, at: usize) {
-        let is_failing = std::mem::replace(&mut self.disk.is_failing, false);
-        self.from_disk += self.disk.read_some(&self.desk.core.router);
-        self.disk.is_failing = is_failing;
-        let cx = &mut Context::from_waker(Waker::noop());
-        let client = &mut self.subscribers[at].client;
-        if client.connection.poll_look(cx).is_ready() {
-            client.handle(&self.desk, Input::Looked);
-        }
-        if client.connection.poll_pause(cx).is_ready() {
-            client.handle(&self.desk, Input::Relieved);
-        }
-    }
-
     fn step(&mut self) {
         let publisher = self.chance.random_range(0..self.publishers.len());
         let subscriber = self.chance.random_range(0..self.subscribers.len());
@@ -224,29 +153,6 @@ impl World {
             80 => self.die(),
             _ => self.hear_publisher(publisher),
         }
-    }
-
-    fn publish(&mut self, at: usize) {
-        self.hear_publisher(at);
-        if !self.publishers[at].client.connection.reads() {
-            return;
-        }
-        let channel = CHANNELS[self.chance.random_range(0..CHANNELS.len())];
-        self.number += 1;
-        let once = channel != "Other" && self.chance.random();
-        let sent = Sent { channel, number: self.number, once };
-        if once {
-            self.once.insert(sent.number);
-        }
-        self.send(at, sent);
-    }
-
-    fn send(&mut self, at: usize, sent: Sent) {
-        self.note(&format!("{} > {sent:?}", PUBLISHERS[at]));
-        let publisher = &mut self.publishers[at];
-        publisher.client.say(&self.desk, &sent.text());
-        publisher.sent.push(sent);
-        publisher.count += 1;
     }
 
     /// A step of the thread that commits: a plan, or the end of a batch.
@@ -270,96 +176,6 @@ impl World {
                 }
             }
         }
-    }
-
-    /// A publisher's connection is lost, and it returns. What was not taken in is sent again.
-    fn lose(&mut self, at: usize) {
-        self.hear_publisher(at);
-        self.note(&format!("{} resumes", PUBLISHERS[at]));
-        let publisher = &mut self.publishers[at];
-        if self.chance.random() {
-            publisher.client.lose(&self.desk);
-        }
-        let reply = publisher.client.resume(&self.desk);
-        assert_eq!(reply["Resumed"], true, "{reply}");
-        let missing = publisher.count - reply["Received"].as_u64().unwrap();
-        publisher.count -= missing;
-        let kept = publisher.sent.len() - usize::try_from(missing).unwrap();
-        for sent in publisher.sent.split_off(kept) {
-            self.send_when_read(at, sent);
-        }
-    }
-
-    /// A publisher learns what became of its events.
-    fn hear_publisher(&mut self, at: usize) {
-        let publisher = &mut self.publishers[at];
-        publisher.client.poll_commits(&self.desk);
-        for answer in publisher.client.take(&self.desk, 1000) {
-            let number: u64 = answer["inReplyTo"].as_str().unwrap().parse().unwrap();
-            let place = publisher.sent.iter().position(|sent| sent.number == number);
-            let sent = publisher.sent[place.expect("an answer to something that it sent")].clone();
-            match answer["subtopic"].as_str().unwrap() {
-                "Receipt" if DURABLE.contains(&sent.channel) => {
-                    let data = &answer["data"];
-                    let key = (
-                        sent.channel.to_owned(),
-                        data["Epoch"].as_str().unwrap().to_owned(),
-                        data["Offset"].as_u64().unwrap(),
-                    );
-                    self.promised.insert(key, number);
-                }
-                "Receipt" => {}
-                _ => {
-                    assert_eq!(answer["data"]["ErrorCode"], "STORAGE_UNAVAILABLE", "{answer}");
-                    assert_ne!(sent.channel, "Other", "it need not be on disk");
-                    self.refused.insert(number);
-                }
-            }
-        }
-    }
-
-    /// A subscriber takes what waits for it. Returns the answers to its commands.
-    fn take(&mut self, at: usize) -> Vec<Value> {
-        let subscriber = &mut self.subscribers[at];
-        let mut received = Vec::new();
-        loop {
-            let more = subscriber.client.take(&self.desk, 1000);
-            if more.is_empty() {
-                break;
-            }
-            received.extend(more);
-        }
-        for event in received.iter().filter(|event| event["channel"] != "Broker") {
-            let (number, source) = (event["data"].as_u64().unwrap(), event["source"].as_str().unwrap().to_owned());
-            let name = event["channel"].as_str().unwrap();
-            assert!(!self.refused.contains(&number), "{event} was refused");
-            if event["replayed"] != true {
-                let last = subscriber.last.insert(source, number);
-                assert!(last.is_none_or(|last| last < number), "{event} came after {last:?}");
-            }
-            let Some(channel) = DURABLE.into_iter().find(|channel| *channel == name) else { continue };
-            let (epoch, offset) = (event["epoch"].as_str().unwrap().to_owned(), event["offset"].as_u64().unwrap());
-            assert!(subscriber.seen.insert((name.to_owned(), epoch.clone(), offset)), "{event} came twice");
-            if let Some((known, last)) = subscriber.positions.insert(channel, (epoch.clone(), offset)) {
-                assert!(known != epoch || last + 1 == offset, "{event} came after {last}");
-            }
-            let log = self.disk.logs.iter().find(|(log, _)| *log.channel == *name).map(|(_, log)| log);
-            let log = log.filter(|log| *log.epoch == *epoch).expect("a log that is on disk");
-            let first = log.entries.first_key_value().map_or(0, |(first, _)| *first);
-            assert!(offset < first || log.entries.contains_key(&offset), "{event} is not on disk");
-            self.promised.insert((name.to_owned(), epoch, offset), number);
-        }
-        self.note(&format!("{} < {} messages", SUBSCRIBERS[at], received.len()));
-        received.into_iter().filter(|it| it["subtopic"] == "Subscribe").collect()
-    }
-
-    /// A subscriber's connection is lost, and it resumes.
-    fn return_subscriber(&mut self, at: usize) {
-        let subscriber = &mut self.subscribers[at];
-        subscriber.client.lose(&self.desk);
-        let reply = subscriber.client.resume(&self.desk);
-        assert_eq!(reply["Resumed"], true, "{reply}");
-        self.note(&format!("{} resumes", SUBSCRIBERS[at]));
     }
 
     /// The broker dies, and another one starts with what is on disk.
@@ -393,14 +209,6 @@ impl World {
             // What comes again comes later than what has been sent since.
             subscriber.last.clear();
         }
-    }
-
-    /// Sends as soon as the connection is read.
-    fn send_when_read(&mut self, at: usize, sent: Sent) {
-        while !self.publishers[at].client.connection.reads() {
-            self.commit();
-        }
-        self.send(at, sent);
     }
 
     /// Everything that was promised is on the disk, as far back as a log reaches, and each event is there at most once.

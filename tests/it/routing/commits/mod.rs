@@ -1,4 +1,8 @@
-//! Events that have to be on disk first, in the core: what is planned, delivered, refused, and taken over from a file.
+//! Events that have to be on disk first, in the core: what is planned, delivered and refused. `reload` ends their logs,
+//! `taken_over` has logs from a file.
+
+mod reload;
+mod taken_over;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -9,11 +13,10 @@ use serde_json::Value;
 use switchboard::auth::{Identity, Permissions, Principal};
 use switchboard::config::{Channel, Config, LogBounds, Scope};
 use switchboard::router::{
-    CommitQueue, CommitTicket, Ids, Outbox, OutboxLimits, Policy, RecoverReason, Recovered, Registration, Routed,
-    Router, Session, Subscribed, Uncommitted,
+    CommitQueue, CommitTicket, Ids, Outbox, OutboxLimits, Policy, Registration, Routed, Router, Session, Uncommitted,
 };
-use switchboard::store::history::{Applied, Change, Entry, Loaded, LogName, Place, Retained};
-use wire::command::{Recover, Role, Subscribe};
+use switchboard::store::history::{Change, LogName};
+use wire::command::{Role, Subscribe};
 use wire::{DecodeLimits, decode};
 
 use crate::support::core::event;
@@ -182,27 +185,6 @@ fn an_event_with_the_id_of_a_refused_one_is_written() {
 }
 
 #[test]
-fn two_events_with_one_id_are_refused_together_if_a_reload_ends_their_log() {
-    for scopes in [&[Scope::Shared][..], &[Scope::Shared, Scope::User]] {
-        let stage = Stage::new();
-        let (cti, agent) = (stage.session("cti", "alice"), stage.session("agent", "alice"));
-        let once = EVENT.replacen('{', r#"{"once":true,"#, 1);
-        let mut tickets = [stage.send(&cti, &once), stage.send(&cti, &once)];
-        let events = std::iter::from_fn(|| stage.queue.receive(Duration::ZERO).ok()).collect();
-        let batch = stage.router.plan(stage.now, events);
-        assert_eq!(batch.changes().len(), 1);
-        for scope in scopes {
-            stage.rescope(*scope);
-        }
-        stage.router.finish(stage.now, batch, true);
-        for ticket in &mut tickets {
-            assert_eq!(told(ticket), Some(Told::Refused("STORAGE_UNAVAILABLE")));
-        }
-        assert!(received(&stage, &agent).is_empty());
-    }
-}
-
-#[test]
 fn a_duplicate_is_not_retained_on_disk_either() {
     let stage = Stage::new();
     let cti = stage.session("cti", "alice");
@@ -287,76 +269,6 @@ fn nothing_that_an_adapter_announces_overtakes_an_event_that_waits_for_the_disk(
     }
 }
 
-const RETAINED: &str = r#"{"channel":"Phone","topic":"Call","subtopic":"State","id":"1","retain":true,"data":1}"#;
-
-#[test]
-fn what_a_reload_has_ended_is_removed_from_the_disk() {
-    let stage = Stage::new();
-    let cti = stage.session("cti", "alice");
-    stage.send(&cti, RETAINED);
-    let appended = stage.commit(true);
-    let [Change::Append { log, epoch, .. }, Change::Keep(place, _)] = &*appended else { panic!("{appended:?}") };
-    assert!(stage.router.forgotten(|_, _| true).is_empty());
-    // There and back, before the disk was written to.
-    stage.rescope(Scope::Shared);
-    stage.rescope(Scope::User);
-    let has = |name: &LogName, old: &str| (name, old) == (log, &**epoch);
-    let forgotten = stage.router.forgotten(has);
-    assert!(matches!(&*forgotten, [Change::Forget(old), Change::Clear(value)] if old == log && value == place));
-    // The disk fails, so it is tried again.
-    stage.router.not_forgotten(forgotten, |_| Some(Arc::from(&**epoch)));
-    assert_eq!(stage.router.forgotten(has).len(), 2);
-    assert!(stage.router.forgotten(has).is_empty());
-    let agent = stage.session("agent", "alice");
-    stage.send(&cti, RETAINED);
-    let again = stage.commit(true);
-    let [Change::Append { epoch: renewed, offset: 1, .. }, Change::Keep(..)] = &*again else { panic!("{again:?}") };
-    assert_ne!(renewed, epoch);
-    assert_eq!(received(&stage, &agent), [1]);
-}
-
-#[test]
-fn what_begins_anew_after_a_reload_stays_on_the_disk() {
-    let stage = Stage::new();
-    let cti = stage.session("cti", "alice");
-    stage.send(&cti, RETAINED);
-    stage.commit(true);
-    stage.rescope(Scope::Shared);
-    stage.rescope(Scope::User);
-    stage.send(&cti, RETAINED);
-    let appended = stage.commit(true);
-    let [Change::Append { epoch, .. }, ..] = &*appended else { panic!("{appended:?}") };
-    assert!(stage.router.forgotten(|_, old| *old == **epoch).is_empty());
-}
-
-#[test]
-fn an_event_whose_log_a_reload_ends_while_it_is_written_is_refused() {
-    for scopes in [&[Scope::Shared][..], &[Scope::Shared, Scope::User]] {
-        for has_log in [true, false] {
-            let stage = Stage::new();
-            let (cti, agent) = (stage.session("cti", "alice"), stage.session("agent", "alice"));
-            if has_log {
-                stage.send(&cti, EVENT);
-                stage.commit(true);
-                assert_eq!(received(&stage, &agent), [1]);
-            }
-            let mut ticket = stage.send(&cti, RETAINED);
-            let batch = stage.router.plan(stage.now, vec![stage.queue.receive(Duration::ZERO).unwrap()]);
-            let written = batch.changes().to_vec();
-            let [Change::Append { log, epoch, .. }, Change::Keep(place, _)] = &*written else { panic!("{written:?}") };
-            for scope in scopes {
-                stage.rescope(*scope);
-            }
-            stage.router.finish(stage.now, batch, true);
-            assert_eq!(told(&mut ticket), Some(Told::Refused("STORAGE_UNAVAILABLE")));
-            assert!(received(&stage, &agent).is_empty(), "the disk has it under the old scope only");
-            // What is on disk of it is removed.
-            let forgotten = stage.router.forgotten(|name, old| (name, old) == (log, &**epoch));
-            assert!(matches!(&*forgotten, [Change::Forget(old), Change::Clear(value)] if old == log && value == place));
-        }
-    }
-}
-
 #[test]
 fn a_log_on_disk_is_shortened_by_its_size() {
     let stage = Stage::new();
@@ -385,99 +297,6 @@ fn the_end_of_the_broker_refuses_what_comes_later() {
     // What waited before is still committed.
     stage.commit(true);
     assert!(matches!(told(&mut ticket), Some(Told::Kept { offset: 1, .. })));
-}
-
-/// Takes over a log with one entry of each of these ages, the oldest first. The time of day is an hour after 1970.
-fn load(stage: &Stage, name: &LogName, ages: &[Duration]) {
-    load_from(stage, name, 1, ages);
-}
-
-/// The same for a log that has lost the entries before an offset.
-fn load_from(stage: &Stage, name: &LogName, first: u64, ages: &[Duration]) {
-    let hour = Duration::from_hours(1);
-    let at = |age: Duration| u64::try_from(hour.saturating_sub(age).as_millis()).unwrap();
-    let mut loading = stage.router.loading(stage.now, SystemTime::UNIX_EPOCH + hour);
-    let used = ages.last().copied().map_or(0, at);
-    loading.add(Loaded::Log { name: name.clone(), epoch: "e".into(), last: first + ages.len() as u64 - 1, used });
-    for (offset, age) in (first..).zip(ages) {
-        let text = r#"{"channel":"Phone","topic":"Call","subtopic":"Ring","source":"cti"}"#.into();
-        let (topic, subtopic) = ("Call".into(), "Ring".into());
-        let entry = Entry { at: at(*age), topic, subtopic, user: None, to_all: false, target: None, text };
-        loading.add(Loaded::Entry(offset, entry));
-    }
-}
-
-#[test]
-fn what_a_file_had_is_as_old_after_a_restart_as_before() {
-    let stage = Stage::new();
-    let phone = LogName { channel: "Phone".into(), user: Some("alice".into()) };
-    // An entry is kept for ten minutes.
-    load(&stage, &phone, &[20, 11, 9, 1].map(Duration::from_mins));
-    assert_eq!(recover(&stage, Recover::Last(10)), Some(Recovered::Replayed(2)));
-}
-
-#[test]
-fn a_log_that_a_file_had_counts_as_one_that_was_made_here() {
-    let phone = LogName { channel: "Phone".into(), user: Some("alice".into()) };
-    let [whole, trimmed] = [1, 5].map(|first| {
-        let stage = Stage::new();
-        load_from(&stage, &phone, first, &[Duration::ZERO]);
-        stage.router.size().log_bytes
-    });
-    assert_eq!(trimmed, whole);
-}
-
-/// What becomes of the wish to recover events of alice.
-fn recover(stage: &Stage, wish: Recover) -> Option<Recovered> {
-    let agent = stage.session("agent", "alice");
-    let mut wanted = Subscribe::new("Phone/*/*".parse().unwrap(), Role::Subscriber);
-    wanted.recover = Some(wish);
-    let mut recovered = None;
-    let told = |subscribed: Subscribed| {
-        recovered = subscribed.recovered;
-        None
-    };
-    stage.router.subscribe(stage.now, &agent, &wanted, told).unwrap();
-    recovered
-}
-
-#[test]
-fn what_the_bound_of_the_disk_has_removed_is_replayed_to_nobody() {
-    let stage = Stage::new();
-    let phone = LogName { channel: "Phone".into(), user: Some("alice".into()) };
-    load(&stage, &phone, &[3, 2, 1].map(Duration::from_mins));
-    let after = |offset| Recover::After { epoch: "e".to_owned(), offset };
-    assert_eq!(recover(&stage, after(1)), Some(Recovered::Replayed(2)));
-    let trimmed = Applied { trimmed: vec![(phone.clone(), 3)], ..Applied::default() };
-    stage.router.lost_on_disk(stage.now, &trimmed);
-    assert_eq!(recover(&stage, after(1)), Some(Recovered::Lost(RecoverReason::TooOld)));
-    assert_eq!(recover(&stage, after(2)), Some(Recovered::Replayed(1)));
-    stage.router.lost_on_disk(stage.now, &Applied { removed: vec![phone], ..Applied::default() });
-    assert_eq!(recover(&stage, after(3)), Some(Recovered::Lost(RecoverReason::Epoch)));
-}
-
-#[test]
-fn a_retained_value_that_is_in_a_log_too_is_taken_over() {
-    let stage = Stage::new();
-    for (triple, position) in [("Phone/Call/Ring", None), ("Phone/Call/Hold", Some(("e".into(), 1)))] {
-        let place = Place { user: Some("alice".into()), triple: triple.into(), target: None };
-        let text = r#"{"channel":"Phone","topic":"Call","subtopic":"Ring","source":"cti"}"#.into();
-        let value = Retained { user: None, service: None, position, text };
-        stage.router.loading(stage.now, SystemTime::UNIX_EPOCH).add(Loaded::Retained(place, value));
-    }
-    assert_eq!(stage.router.size().retained_values, 2);
-}
-
-#[test]
-fn a_log_of_another_scope_than_its_channel_has_now_is_not_taken_over() {
-    let stage = Stage::new();
-    let names = [("Phone", None), ("Queue", Some("alice"))];
-    for (channel, user) in names {
-        load(&stage, &LogName { channel: channel.into(), user: user.map(Box::from) }, &[Duration::ZERO]);
-    }
-    assert_eq!(stage.router.size().logs, 0);
-    load(&stage, &LogName { channel: "Queue".into(), user: None }, &[Duration::ZERO]);
-    assert_eq!(stage.router.size().logs, 1);
 }
 
 #[test]

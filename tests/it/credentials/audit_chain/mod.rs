@@ -1,15 +1,16 @@
-//! The chain of the audit log: each record has the hash of the line before it, with one writer or many, and `audit verify` finds
-//! where it is broken.
+//! The chain of the audit log: each record has the hash of the line before it, and `audit verify` finds where it is broken.
+//! `crash` is a chain whose writer was killed, `writers` one with several.
+
+mod crash;
+mod writers;
 
 use std::fs;
 use std::path::Path;
 use std::process::Command;
-use std::sync::Arc;
-use std::thread;
 
 use serde_json::Value;
 use sha2::{Digest, Sha256};
-use switchboard::audit::{Audit, Entry, Event, Report, Rotation, Unwritten, append, verify};
+use switchboard::audit::{Audit, Entry, Event, Report, Rotation, append, verify};
 
 /// Never rotated.
 const WHOLE: Rotation = Rotation { bytes: u64::MAX, kept: 5 };
@@ -257,78 +258,6 @@ fn other_programs_may_rotate_the_file_while_commands_write() {
     }
 }
 
-/// Writes records, and puts the hash in the file of the lock back to what it was: the process ended before it wrote it.
-fn write_without_hash(folder: &Path, users: &[&str]) {
-    let before = fs::read(folder.join("audit.lock")).unwrap_or_default();
-    write(folder, users);
-    fs::write(folder.join("audit.lock"), before).unwrap();
-}
-
-#[test]
-fn a_crash_between_a_line_and_its_hash_does_not_break_the_chain() {
-    let folder = tempfile::tempdir().unwrap();
-    write_without_hash(folder.path(), &["first"]);
-    write(folder.path(), ["a"]);
-    for users in [&["b"][..], &["c", "d", "e"]] {
-        write_without_hash(folder.path(), users);
-        write(folder.path(), ["after"]);
-    }
-    // More lines than are read at first.
-    let many: Vec<_> = (0..100).map(|_| "many").collect();
-    write_without_hash(folder.path(), &many);
-    write(folder.path(), ["after"]);
-    // The first line of a new file.
-    fs::rename(folder.path().join("audit.jsonl"), folder.path().join("audit.jsonl.1")).unwrap();
-    write_without_hash(folder.path(), &["new"]);
-    append(folder.path(), &fetch("after")).unwrap();
-    let report = checked(folder.path());
-    assert_eq!((report.broken, report.records, report.begins_later), (0, 111, false), "{report:?}");
-}
-
-#[test]
-fn lines_that_a_crash_cut_short_are_counted_and_protect_what_is_before_them() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("audit.jsonl");
-    write(folder.path(), ["a", "b"]);
-    write_without_hash(folder.path(), &["c"]);
-    let text = fs::read_to_string(&path).unwrap();
-    fs::write(&path, &text[..text.len() - 20]).unwrap();
-    let report = checked(folder.path());
-    assert_eq!((report.records, report.cut, report.broken), (2, 1, 0), "cut at the end");
-
-    write(folder.path(), ["d"]);
-    assert_eq!(lines(folder.path()).len(), 4);
-    let report = checked(folder.path());
-    assert_eq!((report.records, report.cut, report.broken), (3, 1, 0), "cut, and a record behind it");
-
-    let altered = fs::read_to_string(&path).unwrap().replace("\"b\"", "\"x\"");
-    fs::write(&path, altered).unwrap();
-    assert_eq!(broken_at(folder.path()), "audit.jsonl:3", "the line before the one that was cut short");
-}
-
-#[test]
-fn the_first_line_of_a_new_file_that_a_crash_cut_short_hides_nothing() {
-    for has_lock in [true, false] {
-        let folder = tempfile::tempdir().unwrap();
-        let (path, older) = (folder.path().join("audit.jsonl"), folder.path().join("audit.jsonl.1"));
-        write(folder.path(), ["a", "b", "c"]);
-        fs::rename(&path, &older).unwrap();
-        fs::write(&path, "{\"time\":\"2026-").unwrap();
-        if !has_lock {
-            fs::remove_file(folder.path().join("audit.lock")).unwrap();
-        }
-        let report = checked(folder.path());
-        assert_eq!((report.records, report.cut, report.broken), (3, 1, 0), "lock {has_lock}, before: {report:?}");
-        append(folder.path(), &fetch("d")).unwrap();
-        let report = checked(folder.path());
-        assert_eq!((report.records, report.cut, report.broken), (4, 1, 0), "lock {has_lock}: {report:?}");
-        assert!(!report.begins_later, "lock {has_lock}: {report:?}");
-        let altered = fs::read_to_string(&older).unwrap().replace("\"c\"", "\"x\"");
-        fs::write(&older, altered).unwrap();
-        assert_eq!(checked(folder.path()).broken, 1, "lock {has_lock}: the last line before the new file");
-    }
-}
-
 #[test]
 fn every_altered_byte_shows() {
     let folder = tempfile::tempdir().unwrap();
@@ -341,30 +270,6 @@ fn every_altered_byte_shows() {
         fs::write(&path, altered).unwrap();
         assert!(checked(folder.path()).broken > 0, "byte {at}");
     }
-}
-
-#[test]
-fn a_log_whose_last_line_a_crash_cut_off_anywhere_goes_on() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("audit.jsonl");
-    let lock = folder.path().join("audit.lock");
-    write(folder.path(), ["a"]);
-    let (first, first_hash) = (fs::read(&path).unwrap().len(), fs::read(&lock).unwrap());
-    write(folder.path(), ["b"]);
-    let text = fs::read(&path).unwrap();
-    for length in 0..=text.len() {
-        fs::write(&path, &text[..length]).unwrap();
-        fs::write(&lock, if length < first { b"" } else { first_hash.as_slice() }).unwrap();
-        append(folder.path(), &fetch("after")).unwrap();
-        let report = checked(folder.path());
-        assert_eq!((report.broken, report.begins_later), (0, false), "{length} bytes: {report:?}");
-        assert_eq!(report.records + report.cut, lines_of(&text[..length]) + 1, "{length} bytes: {report:?}");
-    }
-}
-
-/// Lines, the last one counted even without its end.
-fn lines_of(text: &[u8]) -> u64 {
-    text.split_inclusive(|byte| *byte == b'\n').count() as u64
 }
 
 #[test]
@@ -423,73 +328,4 @@ fn a_pipe_in_the_place_of_a_file_keeps_nobody_waiting() {
     fs::remove_file(folder.path().join("audit.jsonl")).unwrap();
     let error = verify(&pipe("audit.jsonl")).unwrap_err().to_string();
     assert!(error.contains("audit.jsonl: it is not a regular file"), "{error}");
-}
-
-#[test]
-fn many_threads_leave_one_whole_chain() {
-    let folder = tempfile::tempdir().unwrap();
-    let audit = Arc::new(Audit::open(folder.path(), WHOLE).unwrap());
-    thread::scope(|scope| {
-        for n in 0..8 {
-            let audit = &audit;
-            scope.spawn(move || {
-                for m in 0..50 {
-                    audit.record_and_wait(&fetch(&format!("{n}-{m}"))).unwrap();
-                }
-            });
-        }
-    });
-    let report = checked(folder.path());
-    assert_eq!((report.records, report.broken, report.lost), (400, 0, 0));
-}
-
-/// Runs this test program again as another process that runs one test.
-fn child(name: &str, folder: &Path) -> std::process::Child {
-    Command::new(std::env::current_exe().unwrap())
-        .args([name, "--exact", "--ignored", "--nocapture"])
-        .env("SWITCHBOARD_TEST_FOLDER", folder)
-        .stdout(std::process::Stdio::null())
-        .spawn()
-        .unwrap()
-}
-
-/// How many records each process writes.
-const EACH: u64 = 200;
-
-#[test]
-#[ignore = "one of the processes of several_processes_leave_one_whole_chain_over_rotations"]
-fn a_process_that_writes_records() {
-    let Some(folder) = std::env::var_os("SWITCHBOARD_TEST_FOLDER") else { return };
-    write_beside_others(Path::new(&folder));
-}
-
-fn write_beside_others(folder: &Path) {
-    let audit = Audit::open(folder, ROTATING).unwrap();
-    for n in 0..EACH {
-        // On a busy machine a record may be late; dropping the log writes it.
-        let written = audit.record_and_wait(&fetch(&format!("user{n}")));
-        assert_ne!(written, Err(Unwritten::Lost));
-    }
-}
-
-/// Rotated after some 20 records, and all files are kept.
-const ROTATING: Rotation = Rotation { bytes: 5000, kept: 100 };
-
-#[test]
-fn several_processes_leave_one_whole_chain_over_rotations() {
-    let folder = tempfile::tempdir().unwrap();
-    let name = "credentials::audit_chain::a_process_that_writes_records";
-    let children: Vec<_> = (0..2).map(|_| child(name, folder.path())).collect();
-    write_beside_others(folder.path());
-    for mut child in children {
-        // It is whole at any time, also while files are renamed.
-        while child.try_wait().unwrap().is_none() {
-            let report = checked(folder.path());
-            assert_eq!((report.broken, report.cut), (0, 0), "{report:?}");
-        }
-        assert!(child.wait().unwrap().success());
-    }
-    let report = checked(folder.path());
-    assert_eq!((report.records, report.broken, report.lost), (3 * EACH, 0, 0), "{report:?}");
-    assert!(report.files.len() > 10 && !report.begins_later, "{report:?}");
 }
