@@ -261,7 +261,7 @@ fn an_event_whose_channel_gets_a_log_while_it_waits_is_refused_and_delivered_to_
     // Its value is on its way into the storage.
     let put = nodes.begin_put(0).unwrap();
     let mut config = config();
-    config.channels.insert("Sales".to_owned(), config.channels["Phone"].clone());
+    config.channels.insert("Sales".to_owned(), config.channels["Phone"]);
     config.cluster.name = "test".to_owned();
     for node in 0..2 {
         let core = nodes.node(node);
