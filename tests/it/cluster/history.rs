@@ -54,6 +54,24 @@ async fn offsets(peer: &mut Peer, triple: &str, count: usize) -> Vec<u64> {
 }
 
 #[tokio::test]
+async fn the_first_event_of_a_log_has_the_epoch_that_was_shown_whichever_node_is_first() {
+    const LOGS: usize = 30;
+    let Some(servers) = Servers::start(1).await else { return };
+    let (one, two) = tokio::join!(node(&servers, "one", 0), node(&servers, "two", 0));
+    for number in 0..LOGS {
+        let user = format!("agent-{number}");
+        let mut crm = one.app_of("crm", &user).await;
+        let shown = subscribe(&mut crm, PHONE, Value::Null).await;
+        let (mut phone, mut cti) = (one.app_of("phone", &user).await, two.app_of("cti", &user).await);
+        tokio::join!(publish(&mut phone, PHONE, "a", json!({})), publish(&mut cti, PHONE, "b", json!({})));
+        for offset in [1, 2] {
+            let event = crm.next_on(PHONE).await;
+            assert_eq!((&event["offset"], &event["epoch"]), (&json!(offset), &shown["Epoch"]), "{user}: {event}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn two_nodes_append_to_one_log_without_a_gap() {
     const EACH: usize = 100;
     let Some(servers) = Servers::start(1).await else { return };

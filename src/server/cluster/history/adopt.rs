@@ -184,7 +184,7 @@ impl LogAdopter {
     async fn begin_user(&self, it: &Adopting, place: &Place, first: u64) -> Result<State, StorageError> {
         let Some(last) = self.logs.storage.last(&place.stream, &place.subject).await? else {
             // A later life of the log must not have the epoch that was made for it.
-            self.logs.take_epoch(&it.log).await?;
+            self.logs.remove_epoch(&it.log).await?;
             return Ok(State::At { offset: first - 1, sequence: 0 });
         };
         let offset = place.offset(&last);

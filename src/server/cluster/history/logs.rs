@@ -1,6 +1,7 @@
 //! [`Logs`]: where the logs of channels with history are in JetStream, and where each begins and ends.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::cluster::{StoredAt, history_stream, history_subjects, part};
 use crate::router::Ends;
@@ -9,9 +10,16 @@ use crate::store::history::LogName;
 
 use super::record::{EPOCH, OFFSET};
 
-/// How long the epoch of a log is kept that never held anything, and the marker of one that was used.
-const UNUSED_EPOCH: std::time::Duration = std::time::Duration::from_hours(7 * 24);
-const USED_EPOCH: std::time::Duration = std::time::Duration::from_mins(1);
+/// How long the epoch of a log is kept that never held anything.
+const UNUSED_EPOCH: Duration = Duration::from_hours(7 * 24);
+
+/// How long an epoch is kept from when a node puts the first event into the log: other nodes that find the log empty at the same
+/// time have to use it, too. A log keeps its first event for an hour at least, so it is gone long before the log can be empty
+/// again: no other life of the log has it.
+const USED_EPOCH: Duration = Duration::from_mins(10);
+
+/// How long the marker of one that was removed is kept.
+const MARKER: Duration = Duration::from_mins(1);
 
 /// The metadata of a stream with the epoch of its log, if that was adopted from one broker. Else the epoch is the creation of the
 /// stream.
@@ -84,7 +92,7 @@ impl Logs {
             return Ok(Ends { epoch, first, last });
         }
         let Some(last) = self.storage.last(&place.stream, &place.subject).await? else {
-            return Ok(Ends { epoch: self.unused_epoch(log).await?, first: 1, last: 0 });
+            return Ok(Ends { epoch: self.first_epoch(log, None).await?, first: 1, last: 0 });
         };
         // It can have become another one, but not an earlier one.
         let first = self.storage.first_from(&place.stream, &place.subject, 1).await?;
@@ -92,8 +100,7 @@ impl Logs {
         Ok(Ends { epoch: epoch_of(&last), first, last: place.offset(&last) })
     }
 
-    /// Reads the last event of a user's log. The epoch of one without events is taken, so that no other life of the log has
-    /// it.
+    /// Reads the last event of a user's log, before another one is put into it.
     ///
     /// # Errors
     /// [`StorageError::Unavailable`]
@@ -103,7 +110,10 @@ impl Logs {
                 let (offset, epoch) = (place.offset(&last), epoch_of(&last));
                 Ok(Last { epoch, offset, sequence: last.sequence, is_own: false })
             }
-            None => Ok(Last { epoch: self.take_epoch(log).await?, offset: 0, sequence: 0, is_own: false }),
+            None => {
+                let epoch = self.first_epoch(log, Some(USED_EPOCH)).await?;
+                Ok(Last { epoch, offset: 0, sequence: 0, is_own: false })
+            }
         }
     }
 
@@ -140,18 +150,24 @@ impl Logs {
         (stream, format!("{keys}.epoch.{}.{owner}", part(&log.channel)))
     }
 
-    /// Reads or makes the epoch that the first event of a log will have.
-    async fn unused_epoch(&self, log: &LogName) -> Result<Arc<str>, StorageError> {
+    /// Reads or makes the epoch that the first event of a log will have, so that all nodes have the same one. `ttl`: how long it
+    /// is kept from now on; `None`: as long as one that was not used.
+    ///
+    /// # Errors
+    /// [`StorageError`]
+    async fn first_epoch(&self, log: &LogName, ttl: Option<Duration>) -> Result<Arc<str>, StorageError> {
         let (stream, subject) = self.epoch_subject(log);
         let at = StoredAt::subject(&subject);
         for _ in 0..ATTEMPTS {
             let read = self.storage.last(&stream, &subject).await?;
-            if let Some(epoch) = read.as_ref().and_then(|read| self.open_epoch(at, read)) {
-                return Ok(epoch);
+            let known = read.as_ref().and_then(|read| self.open_epoch(at, read));
+            if let (Some(epoch), None) = (&known, ttl) {
+                return Ok(Arc::clone(epoch));
             }
-            let epoch = new_epoch();
+            let epoch = known.unwrap_or_else(new_epoch);
             let expected = Some(read.map_or(0, |read| read.sequence));
-            match self.storage.put(Put { expected, ttl: Some(UNUSED_EPOCH), ..Put::new(at, epoch.as_bytes()) }).await {
+            let ttl = Some(ttl.unwrap_or(UNUSED_EPOCH));
+            match self.storage.put(Put { expected, ttl, ..Put::new(at, epoch.as_bytes()) }).await {
                 Ok(_) => return Ok(epoch),
                 Err(StorageError::Conflict) => {}
                 Err(error) => return Err(error),
@@ -160,21 +176,18 @@ impl Logs {
         Err(StorageError::Conflict)
     }
 
-    /// Takes the epoch for the first event of a log, so that no other one gets it.
+    /// Removes the epoch that was made for the first event of a log, because that has another one.
     ///
     /// # Errors
     /// [`StorageError`]
-    pub(super) async fn take_epoch(&self, log: &LogName) -> Result<Arc<str>, StorageError> {
+    pub(super) async fn remove_epoch(&self, log: &LogName) -> Result<(), StorageError> {
         let (stream, subject) = self.epoch_subject(log);
-        let at = StoredAt::subject(&subject);
         for _ in 0..ATTEMPTS {
-            let read = self.storage.last(&stream, &subject).await?;
-            let Some((read, epoch)) = read.and_then(|read| self.open_epoch(at, &read).map(|epoch| (read, epoch)))
-            else {
-                return Ok(new_epoch());
+            let Some(read) = self.storage.last(&stream, &subject).await?.filter(|read| !read.is_marker()) else {
+                return Ok(());
             };
-            match self.storage.remove(&subject, read.sequence, USED_EPOCH).await {
-                Ok(_) => return Ok(epoch),
+            match self.storage.remove(&subject, read.sequence, MARKER).await {
+                Ok(_) => return Ok(()),
                 Err(StorageError::Conflict) => {}
                 Err(error) => return Err(error),
             }
