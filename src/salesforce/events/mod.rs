@@ -2,11 +2,12 @@
 //!
 //! [`Events`] starts a `subscription` for each topic, also for those that a reload adds; they share the session with the rest
 //! of the room. `replay`
-//! remembers how far each topic has been published. `wire` is the API, `schema` and `bitmap` decode its payloads,
-//! `event` turns one into an envelope, `failure` says what the end of a stream means, and `probe` checks whether a
-//! topic can be subscribed to. Only events are published, never requests, and nothing here waits for an answer of an
+//! remembers how far each topic has been published. `arrived` publishes what a stream has brought. `wire` is the API, `schema`
+//! and `bitmap` decode its payloads, `event` turns one into an envelope, `failure` says what the end of a stream means, and
+//! `probe` checks whether a topic can be subscribed to. Only events are published, never requests, and nothing here waits for an answer of an
 //! application.
 
+mod arrived;
 mod bitmap;
 mod event;
 mod failure;
