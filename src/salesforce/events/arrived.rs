@@ -53,11 +53,11 @@ impl Subscription {
             if let Some(ticket) = ticket {
                 self.committed(*ticket, &mut pressed).await?;
             }
-            self.shared.positions.advance(org, &self.topic, &event.replay_id);
+            self.seat.advance(org, &event.replay_id);
         }
         outcome?;
         if response.events.is_empty() && !response.latest_replay_id.is_empty() {
-            self.shared.positions.advance(org, &self.topic, &response.latest_replay_id);
+            self.seat.advance(org, &response.latest_replay_id);
         }
         relief(pressed).await;
         Ok(())
@@ -168,6 +168,10 @@ impl Subscription {
             count(&self.stats.unreadable);
             return Ok(None);
         };
+        // Another node may be publishing it by now.
+        if !self.seat.is_turn() {
+            return Err(Failure::passing("the turn of this node is over"));
+        }
         let now = Instant::now().into_std();
         match self.shared.router.announce(now, &self.shared.member, &envelope, user) {
             Ok(Routed { ticket: Some(ticket), .. }) => Ok(Some(ticket)),

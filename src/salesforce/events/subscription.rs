@@ -17,6 +17,7 @@ use tonic::{Code, Status, Streaming};
 
 use super::Shared;
 use super::failure::{Failure, Next};
+use super::seat::TopicSeat;
 use super::stats::Stats;
 use super::wire::{FetchRequest, FetchResponse, ReplayPreset};
 use crate::backoff::Backoff;
@@ -54,6 +55,8 @@ pub(super) struct Subscription {
     /// The settings in force. They name the same topic.
     pub(super) settings: Arc<ArcSwap<EventTopic>>,
     pub(super) stats: Arc<Stats>,
+    /// The right to read it, and its position.
+    pub(super) seat: Arc<dyn TopicSeat>,
     pub(super) shared: Arc<Shared>,
 }
 
@@ -81,6 +84,8 @@ pub(super) struct Course {
     told: bool,
     /// It was logged that events name no user.
     pub(super) told_unaddressed: bool,
+    /// The turn has not changed since the last stream was opened.
+    has_turn: bool,
     chance: StdRng,
 }
 
@@ -93,11 +98,16 @@ impl Course {
         }
         may
     }
+
+    /// Forgets what is of no use in the next turn.
+    fn turn_over(&mut self) {
+        (self.failures, self.told, self.token) = (0, false, None);
+    }
 }
 
 impl Subscription {
-    /// Subscribes until `leave`, and then publishes what has arrived. If it is dropped earlier, the last events may be
-    /// published again after a restart.
+    /// Subscribes while it is this broker's turn, until `leave`. Then publishes what has arrived, and gives up the turn. If it
+    /// is dropped earlier, the last events may be published again after a restart.
     pub(super) async fn run(self, leave: &CancellationToken) {
         let chance = StdRng::seed_from_u64(rand::random());
         let mut course = Course {
@@ -108,25 +118,49 @@ impl Subscription {
             token: None,
             told: false,
             told_unaddressed: false,
+            has_turn: true,
             chance,
         };
         loop {
+            course.has_turn &= self.seat.is_turn();
+            if leave.run_until_cancelled(self.seat.turn()).await.is_none() {
+                break;
+            }
             course.begun = Instant::now();
-            let ended = self.stream(&mut course, leave).await;
+            let ended = tokio::select! {
+                ended = self.stream(&mut course, leave) => Some(ended),
+                () = self.seat.turn_over() => None,
+            };
             self.stats.connected.store(false, Ordering::Relaxed);
-            let Err(failure) = ended else { return };
+            let failure = match ended {
+                Some(Ok(())) => break,
+                Some(Err(failure)) if self.seat.is_turn() => failure,
+                Some(Err(_)) | None => {
+                    course.turn_over();
+                    continue;
+                }
+            };
             let wait = self.consider(&failure, &mut course);
             count(&self.stats.reconnects);
+            if failure.next == Next::Slowly || (course.failures > 1 && !wait.is_zero()) {
+                // Another node may have a way to Salesforce.
+                self.seat.give_way(wait);
+            }
             if leave.run_until_cancelled(sleep_until(Instant::now() + wait)).await.is_none() {
-                return;
+                break;
             }
         }
+        self.seat.leave().await;
     }
 
     /// Runs one stream until it fails, or until `leave`.
     async fn stream(&self, course: &mut Course, leave: &CancellationToken) -> Result<(), Failure> {
         let Some(opened) = leave.run_until_cancelled(self.open(course)).await else { return Ok(()) };
         let Opened { token, asks, mut stream } = opened?;
+        if !std::mem::replace(&mut course.has_turn, true) {
+            // Another node may have read of changes meanwhile. Only now, because the cache serves while Salesforce is down.
+            self.shared.org.get().missed_changes(&self.topic);
+        }
         let org = org_of(&token)?;
         let mut owed = ASKED_MAX;
         loop {
@@ -181,12 +215,19 @@ impl Subscription {
 
     fn first(&self, org: &str) -> FetchRequest {
         let start = self.settings.load().start;
-        let (preset, replay_id) = match (self.shared.positions.find(org, &self.topic), start) {
+        let (preset, replay_id) = match (self.seat.find(org).or_else(|| self.adopt(org)), start) {
             (Some(replay_id), _) => (ReplayPreset::Custom, replay_id),
             (None, Start::Latest) => (ReplayPreset::Latest, Vec::new()),
             (None, Start::Earliest) => (ReplayPreset::Earliest, Vec::new()),
         };
         FetchRequest { replay_preset: preset.into(), replay_id, ..self.ask() }
+    }
+
+    /// Takes over the position that this broker had before it was in a cluster, which has none.
+    fn adopt(&self, org: &str) -> Option<Vec<u8>> {
+        let replay_id = self.shared.positions.find(org, &self.topic)?;
+        self.seat.advance(org, &replay_id);
+        Some(replay_id)
     }
 
     /// Notes that the stream is alive.
@@ -220,6 +261,7 @@ impl Subscription {
                 tracing::warn!(name, topic, hint, "the topic begins again at its configured start");
                 self.shared.org.get().missed_changes(topic);
                 if let Some(org) = token.as_ref().and_then(|token| token.org.as_deref()) {
+                    self.seat.forget(org);
                     self.shared.positions.forget(org, topic);
                 }
                 if course.may_go_on() {
