@@ -207,7 +207,7 @@ mod tests {
             assert_eq!(position.find(&format!("00D{thread}")), left);
         }
         let state = position.state.lock();
-        // What was the same as before is no change.
+        // What was the same as before does not count.
         let own = THREADS as u64 * IDS + THREADS as u64 / 2;
         assert!((own + 1..=own + THREADS as u64 * IDS).contains(&state.changes), "{}", state.changes);
         assert_eq!((state.kept, state.revision), (0, 0));

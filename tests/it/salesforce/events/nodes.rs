@@ -154,6 +154,31 @@ async fn the_topic_of_a_node_that_was_killed_is_read_by_another_without_a_loss()
     crm.expect_nothing().await;
 }
 
+/// The events that arrive while it is frozen are in its connection to Salesforce when it goes on.
+#[tokio::test]
+async fn a_node_that_was_frozen_beyond_its_lease_publishes_nothing_of_what_has_arrived() {
+    let Some(site) = Site::start().await else { return };
+    let ([one, two], mut peers) = site.two_nodes().await;
+    site.begin(&mut peers).await;
+    let [desk, crm] = &mut peers;
+    one.signal("STOP").await;
+    let (frozen, mut often) = (Instant::now(), interval(Duration::from_millis(20)));
+    site.stage.notice(ALICE, "meanwhile");
+    while !two.log().contains("this node reads the topic") {
+        assert!(frozen.elapsed() < LEASE, "nobody takes the topic over");
+        often.tick().await;
+    }
+    assert_eq!(next_message(crm).await, "meanwhile");
+    one.signal("CONT").await;
+    one.log_until("the end of its turn", |log| log.contains("the lease of a topic of Salesforce is lost")).await;
+    one.log_until("the node that reads", |log| log.contains("another node reads the topic")).await;
+    desk.expect_nothing().await;
+    site.stage.streams(NOTICES, 1).await;
+    site.stage.notice(ALICE, "after");
+    assert_eq!(next_message(crm).await, "after");
+    crm.expect_nothing().await;
+}
+
 #[tokio::test]
 async fn the_topic_of_a_node_that_ends_goes_to_another_at_once_and_each_event_arrives_once() {
     const EVENTS: usize = 300;
