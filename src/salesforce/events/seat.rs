@@ -24,8 +24,8 @@ pub enum TopicReader {
 
 /// What gives seats to the topics of a node.
 pub trait TopicKeeper: Send + Sync {
-    /// A seat for a topic, given by its name in Salesforce. This node wants its turn until the seat is dropped. Seats for the
-    /// same topic have the same turns and positions.
+    /// A seat for a topic, given by its name in Salesforce. This node wants its turn until the seat is dropped. If it
+    /// has an earlier seat for the topic, the new one has no turn before that one has ended.
     fn seat(&self, topic: &str) -> Arc<dyn TopicSeat>;
 }
 

@@ -9,7 +9,7 @@ mod position;
 mod seat;
 
 use std::collections::HashMap;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
@@ -29,26 +29,14 @@ pub(super) struct Topics {
     bucket: Arc<Bucket>,
     /// What the leases of this node have as their value. There is one seat for a topic at a time, so claims need no number.
     me: Value,
-    seats: Mutex<HashMap<String, Known>>,
+    /// By topic: the last one that was given.
+    seats: Mutex<HashMap<String, Arc<Seat>>>,
     tasks: TaskTracker,
     stop: CancellationToken,
 }
 
-/// A seat that was given, and may be in use.
-struct Known {
-    guard: Weak<Guard>,
-    seat: Arc<Seat>,
-}
-
-/// Closes a seat when nobody shares it any more.
+/// A seat that was given. It is closed when it is dropped.
 struct Guard(Arc<Seat>);
-
-/// A share in a seat: two tables can name the same topic.
-struct Share {
-    seat: Arc<Seat>,
-    /// `None`: it was given up.
-    guard: Mutex<Option<Arc<Guard>>>,
-}
 
 impl Drop for Guard {
     fn drop(&mut self) {
@@ -82,18 +70,14 @@ impl Topics {
 
 impl TopicKeeper for Topics {
     fn seat(&self, topic: &str) -> Arc<dyn TopicSeat> {
-        let mut seats = self.seats.lock();
-        // Those of topics that a reload has removed.
-        seats.retain(|known, it| known == topic || !it.seat.has_ended());
-        let earlier = seats.get(topic);
-        if let Some(guard) = earlier.and_then(|known| known.guard.upgrade()).filter(|guard| !guard.0.is_closed()) {
-            return Share::of(guard);
-        }
-        let earlier = earlier.map(|known| Arc::clone(&known.seat));
         let seat = Arc::new(Seat::new(topic, &self.bucket, self.me.clone(), self.stop.child_token()));
+        let earlier = {
+            let mut seats = self.seats.lock();
+            // Those of topics that a reload has removed.
+            seats.retain(|_, seat| !seat.has_ended());
+            seats.insert(topic.to_owned(), Arc::clone(&seat))
+        };
         let guard = Arc::new(Guard(Arc::clone(&seat)));
-        seats.insert(topic.to_owned(), Known { guard: Arc::downgrade(&guard), seat: Arc::clone(&seat) });
-        drop(seats);
         let run = async move {
             if let Some(earlier) = earlier {
                 earlier.ended().await;
@@ -101,57 +85,45 @@ impl TopicKeeper for Topics {
             seat.run().await;
         };
         drop(self.tasks.spawn_on(run, self.bucket.storage.handle()));
-        Share::of(guard)
+        guard
     }
 }
 
-impl Share {
-    fn of(guard: Arc<Guard>) -> Arc<dyn TopicSeat> {
-        Arc::new(Self { seat: Arc::clone(&guard.0), guard: Mutex::new(Some(guard)) })
-    }
-}
-
-impl TopicSeat for Share {
+impl TopicSeat for Guard {
     fn turn(&self) -> BoxFuture<'_, ()> {
-        Box::pin(self.seat.turn(true))
+        Box::pin(self.0.turn(true))
     }
 
     fn turn_over(&self) -> BoxFuture<'_, ()> {
-        Box::pin(self.seat.turn(false))
+        Box::pin(self.0.turn(false))
     }
 
     fn is_turn(&self) -> bool {
-        self.seat.is_turn()
+        self.0.is_turn()
     }
 
     fn reader(&self) -> TopicReader {
-        self.seat.reader()
+        self.0.reader()
     }
 
     fn find(&self, org: &str) -> Option<Vec<u8>> {
-        self.seat.position.find(org)
+        self.0.position.find(org)
     }
 
     fn advance(&self, org: &str, replay_id: &[u8]) {
-        self.seat.position.advance(org, replay_id);
+        self.0.position.advance(org, replay_id);
     }
 
     fn forget(&self, org: &str) {
-        self.seat.position.forget(org);
+        self.0.position.forget(org);
     }
 
     fn give_way(&self, time: Duration) {
-        self.seat.give_way(time);
+        self.0.give_way(time);
     }
 
     fn leave(&self) -> BoxFuture<'_, ()> {
-        let guard = self.guard.lock().take();
-        // Not under the lock: it may be the last share.
-        drop(guard);
-        Box::pin(async {
-            if self.seat.is_closed() {
-                self.seat.ended().await;
-            }
-        })
+        self.0.close();
+        Box::pin(self.0.ended())
     }
 }

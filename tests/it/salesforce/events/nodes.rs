@@ -319,3 +319,21 @@ async fn a_broker_that_becomes_a_node_goes_on_where_it_was_and_so_does_the_next_
     assert_eq!(next_message(&mut desk).await, "in the bucket");
     desk.expect_nothing().await;
 }
+
+#[tokio::test]
+async fn a_node_without_a_way_to_salesforce_lets_another_read() {
+    let Some(site) = Site::start().await else { return };
+    let endpoint = |url: &str| format!("endpoint = \"{url}\"");
+    let config = site.config("one", OWN).replace(&endpoint(&site.stage.org.url()), &endpoint("http://127.0.0.1:9"));
+    let one = Broker::with_config(&config).await;
+    one.log_until("that others may read", |log| log.contains("this node cannot read the topic")).await;
+    let two = site.node("two").await;
+    site.stage.streams(NOTICES, 1).await;
+    one.log_until("the node that reads", |log| log.contains("another node reads the topic")).await;
+    let mut peers = [listener(&one, "alice-desk", NOTICE).await, listener(&two, "alice-crm", NOTICE).await];
+    site.stage.notice(ALICE, "first");
+    for peer in &mut peers {
+        assert_eq!(next_message(peer).await, "first");
+    }
+    assert_eq!(topics(&one).await[0]["reader"], "two");
+}
