@@ -10,7 +10,7 @@ const STATES = {
   lost: ["lost", "bad"],
 };
 
-export function showCluster(place, { cluster, node, nats, cutOff, nodes }) {
+export function showCluster(place, { cluster, node, nats, cutOff, nodes, topics }) {
   place.hidden = !cluster;
   if (!cluster) return;
   const row = (label, ...value) => h("div", {}, h("dt", {}, label), h("dd", {}, ...value));
@@ -19,7 +19,8 @@ export function showCluster(place, { cluster, node, nats, cutOff, nodes }) {
     h("dl", { class: "rows" },
       row("Cluster", name(cluster)),
       row("This node", name(node)),
-      row("NATS", nats ? name(nats) : badge("not connected", "bad"))),
+      row("NATS", nats ? name(nats) : badge("not connected", "bad")),
+      topics.map(({ topic, reader }) => row(topic, ...(reader ? ["read by ", name(reader)] : [badge("no node reads it", "warn")])))),
     cutOff ? h("p", { class: "notice bad" }, "This node does not receive its own messages: it is cut off. Look at NATS and at the network.") : null,
     nodes.length === 0
       ? empty("There is no other node. Start one with the same table [cluster] and a name of its own.")

@@ -64,7 +64,7 @@ impl Lease {
 
     /// What is to be done now. [`LeaseStep::Renew`] is said once; one of the methods below has to follow.
     pub fn step(&mut self, now: Instant) -> LeaseStep {
-        let lost = self.renewed + self.times.lost;
+        let lost = self.lost_at();
         if self.is_taken || now >= lost {
             return LeaseStep::Lost;
         }
@@ -100,6 +100,12 @@ impl Lease {
     /// Somebody else has the lease, or the storage has dropped it.
     pub fn taken(&mut self) {
         self.is_taken = true;
+    }
+
+    /// When it is lost, unless it is renewed.
+    #[must_use]
+    pub fn lost_at(&self) -> Instant {
+        self.renewed + self.times.lost
     }
 
     /// The revision with which it is removed.
@@ -163,6 +169,7 @@ mod tests {
         lease.renewed(8);
         assert_eq!(lease.step(start + after(10)), LeaseStep::Renew(8));
         assert_eq!(lease.step(start + after(22)), LeaseStep::Wait(start + after(23)));
+        assert_eq!(lease.lost_at(), start + after(23));
         assert_eq!(lease.step(start + after(23)), LeaseStep::Lost);
     }
 

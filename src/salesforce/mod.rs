@@ -44,7 +44,7 @@ mod verifier;
 
 pub use current::CurrentOrg;
 pub use diagnosis::{Outcome, Step, Whose};
-pub use events::{Events, NextEvents, TopicSnapshot};
+pub use events::{Events, NextEvents, TopicKeeper, TopicReader, TopicSeat, TopicSnapshot};
 pub use messages::{Writers, switched_off};
 pub use oauth::SetupError;
 pub use org::Org;

@@ -239,7 +239,8 @@ impl Broker {
     /// Where the tasks of adapters run.
     fn running(&self) -> Running<'_> {
         let Self { router, handlers: tasks, handlers_stop: stop, draining, .. } = self;
-        Running { router, tasks, stop, draining }
+        let cluster = self.cluster.as_ref();
+        Running { router, cluster, tasks, stop, draining }
     }
 
     /// Feeds the watchdog of the service manager until the handlers end, in a task of the runtime that serves the sessions.

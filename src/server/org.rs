@@ -6,11 +6,12 @@ use std::sync::{Arc, OnceLock};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::cluster::Cluster;
 use crate::adapter::Handler;
 use crate::audit::Audit;
 use crate::config::{Config, Salesforce, Store};
 use crate::router::Router;
-use crate::salesforce::{CurrentOrg, Events, NextEvents, Org, SetupError, Snapshot, Writers};
+use crate::salesforce::{CurrentOrg, Events, NextEvents, Org, SetupError, Snapshot, TopicSnapshot, Writers};
 use crate::telemetry::metrics::SalesforceCalls;
 
 /// What talks to the org. Each part is opened when the configuration first needs it, at start or by a reload, and stays open
@@ -53,6 +54,8 @@ pub(super) enum NextTopics {
 #[derive(Clone, Copy)]
 pub(super) struct Running<'a> {
     pub(super) router: &'a Arc<Router>,
+    /// Its nodes take turns with the topics.
+    pub(super) cluster: Option<&'a Cluster>,
     pub(super) tasks: &'a TaskTracker,
     /// The handlers end.
     pub(super) stop: &'a CancellationToken,
@@ -178,13 +181,18 @@ impl OrgParts {
     /// Publishes the events of the org, if there are topics, until the drain begins.
     pub(super) fn publish_events(&self, running: Running<'_>) {
         if let Some(events) = self.events.get() {
-            events.start(running.router, running.tasks, running.draining);
+            events.start(running.router, running.cluster.map(Cluster::topics), running.tasks, running.draining);
         }
     }
 
     /// The handlers that write. Those that are switched off serve nothing.
     pub(super) fn handlers(&self) -> &[Arc<dyn Handler>] {
         self.writers.get().map_or(&[], Writers::handlers)
+    }
+
+    /// The topics whose events are published.
+    pub(super) fn topics(&self) -> Vec<TopicSnapshot> {
+        self.events.get().map_or_else(Vec::new, Events::snapshot)
     }
 
     /// The counts of the org, if something uses it.

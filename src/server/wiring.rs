@@ -20,7 +20,7 @@ use crate::config::{AuthMode, Config, Store};
 use crate::credentials::{Directory, DirectoryError, FetchCredentials, OldRecords, Settings, Source};
 use crate::http::BreakerState;
 use crate::router::{CommitQueue, Declared, ReadQueue, Router};
-use crate::salesforce::{self, SalesforceVerifier, SetupError, SetupErrors, Snapshot};
+use crate::salesforce::{self, SalesforceVerifier, SetupError, SetupErrors, Snapshot, TopicSnapshot};
 use crate::store::history::{HistoryFile, HistorySettings};
 use crate::store::{FolderLock, KeySource, StoreError};
 use crate::telemetry::metrics::Metrics;
@@ -166,6 +166,11 @@ impl Adapters {
     /// The counts of the org, if it is used.
     pub(super) fn org(&self) -> Option<Snapshot> {
         self.org.stats()
+    }
+
+    /// The topics whose events are published.
+    pub(super) fn topics(&self) -> Vec<TopicSnapshot> {
+        self.org.topics()
     }
 
     /// How many look-ups in the credential store have failed.

@@ -1,22 +1,25 @@
 //! Events from an org: subscribes to topics of the Pub/Sub API and publishes what arrives on the channel `Salesforce`.
 //!
 //! [`Events`] starts a `subscription` for each topic, also for those that a reload adds; they share the session with the rest
-//! of the room. `replay`
-//! remembers how far each topic has been published. `wire` is the API, `schema` and `bitmap` decode its payloads,
-//! `event` turns one into an envelope, `failure` says what the end of a stream means, and `probe` checks whether a
-//! topic can be subscribed to. Only events are published, never requests, and nothing here waits for an answer of an
+//! of the room. `seat`
+//! is the right to read a topic, and `replay` remembers how far each has been published. `arrived` publishes what a stream has brought. `wire` is the API, `schema`
+//! and `bitmap` decode its payloads, `event` turns one into an envelope, `failure` says what the end of a stream means, and
+//! `probe` checks whether a topic can be subscribed to. Only events are published, never requests, and nothing here waits for an answer of an
 //! application.
 
+mod arrived;
 mod bitmap;
 mod event;
 mod failure;
 mod probe;
 mod replay;
 mod schema;
+mod seat;
 mod stats;
 mod subscription;
 mod wire;
 
+pub use seat::{TopicKeeper, TopicReader, TopicSeat};
 pub use stats::TopicSnapshot;
 
 use std::collections::BTreeMap;
@@ -36,6 +39,7 @@ use crate::config::{self, EventTopic};
 use crate::router::{Outbox, OutboxLimits, Router, Session};
 use replay::Positions;
 use schema::Schemas;
+use seat::OwnSeat;
 use stats::Stats;
 use subscription::Subscription;
 use wire::PubSub;
@@ -46,6 +50,9 @@ const WAITING_MAX: OutboxLimits = OutboxLimits { messages: 16, bytes: 1 << 16, r
 /// How long a new subscription waits for those that a reload has ended. One of them may publish the same topic, and then an
 /// event would be published twice.
 const ENDING_MAX: Duration = Duration::from_secs(10);
+
+/// How long subscriptions may take to publish what has arrived, and to write their positions, when the broker drains.
+const LAST_EVENTS: Duration = Duration::from_millis(500);
 
 /// The topics of an org.
 pub struct Events {
@@ -93,6 +100,8 @@ struct Shared {
     pubsub: Arc<ArcSwap<PubSub>>,
     schemas: Schemas,
     positions: Arc<Positions>,
+    /// What gives seats, in a cluster.
+    keeper: Option<Arc<dyn TopicKeeper>>,
     router: Arc<Router>,
     member: Arc<Session>,
 }
@@ -112,19 +121,29 @@ impl Events {
         })
     }
 
-    /// Subscribes to the topics until `stop`, in tasks on `tasks`. Must be called once.
-    pub fn start(&self, router: &Arc<Router>, tasks: &TaskTracker, stop: &CancellationToken) {
+    /// Subscribes to the topics until `stop`, in tasks on `tasks`. In a cluster, a keeper says when this node reads a topic. Must
+    /// be called once.
+    pub fn start(
+        &self,
+        router: &Arc<Router>,
+        keeper: Option<Arc<dyn TopicKeeper>>,
+        tasks: &TaskTracker,
+        stop: &CancellationToken,
+    ) {
         let member = router.attach_adapter(Instant::now().into_std(), Outbox::new(WAITING_MAX));
         let shared = Arc::new(Shared {
             org: Arc::clone(&self.org),
             pubsub: Arc::clone(&self.pubsub),
             schemas: Schemas::default(),
             positions: Arc::clone(&self.positions),
+            keeper,
             router: Arc::clone(router),
             member: Arc::clone(&member),
         });
         let (own, routed) = (TaskTracker::new(), CancellationToken::new());
-        tasks.spawn(Arc::clone(&self.positions).run(routed.clone()));
+        if shared.keeper.is_none() {
+            tasks.spawn(Arc::clone(&self.positions).run(routed.clone()));
+        }
         let (router, all, end) = (Arc::clone(router), own.clone(), stop.clone());
         tasks.spawn(async move {
             end.cancelled().await;
@@ -172,6 +191,15 @@ impl Events {
     }
 }
 
+impl Shared {
+    fn seat(&self, topic: &str) -> Arc<dyn TopicSeat> {
+        match &self.keeper {
+            Some(keeper) => keeper.seat(topic),
+            None => Arc::new(OwnSeat { topic: topic.to_owned(), positions: Arc::clone(&self.positions) }),
+        }
+    }
+}
+
 impl Running {
     /// Subscribes to the topics of a configuration, and to no other.
     fn follow(&mut self, config: &config::Events) {
@@ -203,16 +231,12 @@ impl Running {
         let topic = Topic {
             settings: Arc::new(ArcSwap::from_pointee(settings.clone())),
             stats: Arc::default(),
-            leave: CancellationToken::new(),
+            leave: self.stop.child_token(),
             ended: CancellationToken::new(),
         };
-        let subscription = Subscription {
-            name: name.to_owned(),
-            topic: settings.topic.clone(),
-            settings: Arc::clone(&topic.settings),
-            stats: Arc::clone(&topic.stats),
-            shared: Arc::clone(&self.shared),
-        };
+        let (name, own) = (name.to_owned(), settings.topic.clone());
+        let (settings, stats, shared) =
+            (Arc::clone(&topic.settings), Arc::clone(&topic.stats), Arc::clone(&self.shared));
         let (ending, stop, leave) = (self.ending.clone(), self.stop.clone(), topic.leave.clone());
         let ended = topic.ended.clone().drop_guard();
         self.tasks.spawn(async move {
@@ -226,10 +250,20 @@ impl Running {
                 // If the time is over, because the disk or a schema takes long, an event may be published twice.
                 timeout(ENDING_MAX, others_end).await.ok();
                 if leave.run_until_cancelled(sleep_until(Instant::now() + settle)).await.is_some() {
-                    subscription.run(&leave).await;
+                    // Only now, because a seat wants its turn.
+                    let seat = shared.seat(&own);
+                    stats.seat.set(Arc::downgrade(&seat)).ok();
+                    Subscription { name, topic: own, settings, stats, seat, shared }.run(&leave).await;
                 }
             };
-            stop.run_until_cancelled(run).await;
+            let last = async {
+                stop.cancelled().await;
+                sleep_until(Instant::now() + LAST_EVENTS).await;
+            };
+            tokio::select! {
+                () = run => {}
+                () = last => {}
+            }
         });
         topic
     }

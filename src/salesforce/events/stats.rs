@@ -1,10 +1,13 @@
 //! [`Stats`]: counts of the events of one topic.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{OnceLock, Weak};
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::time::Instant;
+
+use super::seat::{TopicReader, TopicSeat};
 
 /// The counters.
 #[derive(Default)]
@@ -15,6 +18,8 @@ pub(super) struct Stats {
     pub(super) unreadable: AtomicU64,
     pub(super) reconnects: AtomicU64,
     pub(super) connected: AtomicBool,
+    /// The right to read it, once it is wanted.
+    pub(super) seat: OnceLock<Weak<dyn TopicSeat>>,
     last: Mutex<Option<Instant>>,
 }
 
@@ -37,6 +42,8 @@ pub struct TopicSnapshot {
     pub reconnects: u64,
     /// Whether the stream is open.
     pub connected: bool,
+    /// Who reads it.
+    pub reader: TopicReader,
     /// The time since the last event.
     pub last_event: Option<Duration>,
 }
@@ -60,6 +67,7 @@ impl Stats {
             unreadable: read(&self.unreadable),
             reconnects: read(&self.reconnects),
             connected: self.connected.load(Ordering::Relaxed),
+            reader: self.seat.get().and_then(Weak::upgrade).map_or(TopicReader::Nobody, |seat| seat.reader()),
             last_event: self.last.lock().map(|last| last.elapsed()),
         }
     }

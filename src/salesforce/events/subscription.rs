@@ -1,8 +1,7 @@
 //! [`Subscription`]: subscribes to one topic while the broker runs. It opens a stream, publishes its events, and
-//! requests more as they arrive. When the stream ends, [`Failure`] says what to do next. Topics do not affect each
+//! requests more as they arrive; `arrived` publishes them. When the stream ends, [`Failure`] says what to do next. Topics do not affect each
 //! other.
 
-use std::future::poll_fn;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -12,24 +11,21 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 use tokio::sync::mpsc;
 use tokio::time::error::Elapsed;
-use tokio::time::{Instant, sleep_until, timeout, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status, Streaming};
 
 use super::Shared;
-use super::event::{self, Heard, To};
 use super::failure::{Failure, Next};
-use super::schema::Schema;
+use super::seat::TopicSeat;
 use super::stats::Stats;
-use super::wire::{ConsumerEvent, FetchRequest, FetchResponse, ReplayPreset};
+use super::wire::{FetchRequest, FetchResponse, ReplayPreset};
 use crate::backoff::Backoff;
 use crate::config::{EventTopic, Start};
-use crate::router::{CommitTicket, Routed, Session};
 use crate::salesforce::counted::CountedCall;
 use crate::salesforce::oauth::Token;
 use crate::salesforce::stats::count;
 use crate::telemetry::metrics::{SalesforceOperation, SalesforceOutcome};
-use wire::{DecodeLimits, ErrorCode, Refusal, decode};
 
 /// The most events that are requested and have not arrived; the limit of the API.
 const ASKED_MAX: i32 = 100;
@@ -59,6 +55,8 @@ pub(super) struct Subscription {
     /// The settings in force. They name the same topic.
     pub(super) settings: Arc<ArcSwap<EventTopic>>,
     pub(super) stats: Arc<Stats>,
+    /// The right to read it, and its position.
+    pub(super) seat: Arc<dyn TopicSeat>,
     pub(super) shared: Arc<Shared>,
 }
 
@@ -71,7 +69,7 @@ struct Opened {
 }
 
 /// The state that outlives a stream.
-struct Course {
+pub(super) struct Course {
     /// Failures since the last stream that worked.
     failures: u32,
     /// When the present stream was opened.
@@ -85,7 +83,9 @@ struct Course {
     /// A failure was logged, and its end is still to be logged.
     told: bool,
     /// It was logged that events name no user.
-    told_unaddressed: bool,
+    pub(super) told_unaddressed: bool,
+    /// The turn has not changed since the last stream was opened.
+    has_turn: bool,
     chance: StdRng,
 }
 
@@ -98,11 +98,16 @@ impl Course {
         }
         may
     }
+
+    /// Forgets what is of no use in the next turn.
+    fn turn_over(&mut self) {
+        (self.failures, self.told, self.token) = (0, false, None);
+    }
 }
 
 impl Subscription {
-    /// Subscribes until `leave`, and then publishes what has arrived. If it is dropped earlier, the last events may be
-    /// published again after a restart.
+    /// Subscribes while it is this broker's turn, until `leave`. Then publishes what has arrived, and gives up the turn. If it
+    /// is dropped earlier, the last events may be published again after a restart.
     pub(super) async fn run(self, leave: &CancellationToken) {
         let chance = StdRng::seed_from_u64(rand::random());
         let mut course = Course {
@@ -113,25 +118,49 @@ impl Subscription {
             token: None,
             told: false,
             told_unaddressed: false,
+            has_turn: true,
             chance,
         };
         loop {
+            course.has_turn &= self.seat.is_turn();
+            if leave.run_until_cancelled(self.seat.turn()).await.is_none() {
+                break;
+            }
             course.begun = Instant::now();
-            let ended = self.stream(&mut course, leave).await;
+            let ended = tokio::select! {
+                ended = self.stream(&mut course, leave) => Some(ended),
+                () = self.seat.turn_over() => None,
+            };
             self.stats.connected.store(false, Ordering::Relaxed);
-            let Err(failure) = ended else { return };
+            let failure = match ended {
+                Some(Ok(())) => break,
+                Some(Err(failure)) if self.seat.is_turn() => failure,
+                Some(Err(_)) | None => {
+                    course.turn_over();
+                    continue;
+                }
+            };
             let wait = self.consider(&failure, &mut course);
             count(&self.stats.reconnects);
+            if failure.next == Next::Slowly || (course.failures > 1 && !wait.is_zero()) {
+                // Another node may have a way to Salesforce.
+                self.seat.give_way(wait);
+            }
             if leave.run_until_cancelled(sleep_until(Instant::now() + wait)).await.is_none() {
-                return;
+                break;
             }
         }
+        self.seat.leave().await;
     }
 
     /// Runs one stream until it fails, or until `leave`.
     async fn stream(&self, course: &mut Course, leave: &CancellationToken) -> Result<(), Failure> {
         let Some(opened) = leave.run_until_cancelled(self.open(course)).await else { return Ok(()) };
         let Opened { token, asks, mut stream } = opened?;
+        if !std::mem::replace(&mut course.has_turn, true) {
+            // Another node may have read of changes meanwhile. Only now, because the cache serves while Salesforce is down.
+            self.shared.org.get().missed_changes(&self.topic);
+        }
         let org = org_of(&token)?;
         let mut owed = ASKED_MAX;
         loop {
@@ -186,12 +215,19 @@ impl Subscription {
 
     fn first(&self, org: &str) -> FetchRequest {
         let start = self.settings.load().start;
-        let (preset, replay_id) = match (self.shared.positions.find(org, &self.topic), start) {
+        let (preset, replay_id) = match (self.seat.find(org).or_else(|| self.adopt(org)), start) {
             (Some(replay_id), _) => (ReplayPreset::Custom, replay_id),
             (None, Start::Latest) => (ReplayPreset::Latest, Vec::new()),
             (None, Start::Earliest) => (ReplayPreset::Earliest, Vec::new()),
         };
         FetchRequest { replay_preset: preset.into(), replay_id, ..self.ask() }
+    }
+
+    /// Takes over the position that this broker had before it was in a cluster, which has none.
+    fn adopt(&self, org: &str) -> Option<Vec<u8>> {
+        let replay_id = self.shared.positions.find(org, &self.topic)?;
+        self.seat.advance(org, &replay_id);
+        Some(replay_id)
     }
 
     /// Notes that the stream is alive.
@@ -207,167 +243,6 @@ impl Subscription {
             }
         }
         course.told = false;
-    }
-
-    /// Publishes events and records how far the topic is.
-    async fn take(
-        &self,
-        course: &mut Course,
-        token: &Token,
-        org: &str,
-        response: &FetchResponse,
-    ) -> Result<(), Failure> {
-        let mut pressed = Vec::new();
-        // Events of a durable channel share commits.
-        let mut waiting = Vec::new();
-        let mut outcome = Ok(());
-        for event in &response.events {
-            self.stats.received();
-            let ticket = match self.read(token, event).await {
-                Ok(Some(heard)) => self.route(course, &heard, &mut pressed),
-                Ok(None) => {
-                    count(&self.stats.unreadable);
-                    Ok(None)
-                }
-                Err(failure) => Err(failure),
-            };
-            match ticket {
-                Ok(ticket) => waiting.push((ticket, event)),
-                Err(failure) => {
-                    outcome = Err(failure);
-                    break;
-                }
-            }
-        }
-        for (ticket, event) in waiting {
-            if let Some(ticket) = ticket {
-                self.committed(*ticket, &mut pressed).await?;
-            }
-            self.shared.positions.advance(org, &self.topic, &event.replay_id);
-        }
-        outcome?;
-        if response.events.is_empty() && !response.latest_replay_id.is_empty() {
-            self.shared.positions.advance(org, &self.topic, &response.latest_replay_id);
-        }
-        relief(pressed).await;
-        Ok(())
-    }
-
-    /// Waits until an event is on disk. If it cannot be, the stream begins again after the last one that is.
-    async fn committed(&self, mut ticket: CommitTicket, pressed: &mut Vec<Arc<Session>>) -> Result<(), Failure> {
-        match poll_fn(|cx| ticket.poll(cx)).await {
-            Ok(routed) => {
-                count(&self.stats.routed);
-                pressed.extend(routed.pressed);
-                Ok(())
-            }
-            Err(denied) => self.refused(&denied.refusal),
-        }
-    }
-
-    /// An event was refused. Salesforce keeps it while the disk cannot.
-    fn refused(&self, refusal: &Refusal) -> Result<(), Failure> {
-        if refusal.code == ErrorCode::StorageUnavailable {
-            return Err(Failure::passing("events of a durable channel cannot be written to the disk"));
-        }
-        count(&self.stats.unaddressed);
-        tracing::debug!(name = self.name, code = refusal.code.as_str(), "an event was not published");
-        Ok(())
-    }
-
-    /// Decodes an event. `None`: it can never be decoded.
-    async fn read(&self, token: &Token, event: &ConsumerEvent) -> Result<Option<Heard>, Failure> {
-        let Some(id) = event.event.as_ref().map(|it| it.schema_id.as_str()) else { return Ok(None) };
-        let schema = match self.shared.schemas.find(id) {
-            Some(schema) => schema,
-            None => match self.schema(token, id).await? {
-                Some(schema) => schema,
-                None => return Ok(None),
-            },
-        };
-        let org = self.shared.org.get();
-        if schema.is_change() {
-            org.changed(schema.name());
-        }
-        let heard = event::read(event, &schema, &self.settings.load(), org.password_field());
-        if heard.is_none() {
-            tracing::warn!(name = self.name, schema_id = id, "an event does not fit its schema and was skipped");
-        }
-        Ok(heard)
-    }
-
-    async fn schema(&self, token: &Token, id: &str) -> Result<Option<Arc<Schema>>, Failure> {
-        let org = self.shared.org.get();
-        let counted = CountedCall::begin(org.client.calls(), SalesforceOperation::Events);
-        let asked = timeout(org.config.timeout, self.shared.pubsub.load().schema(token, id)).await;
-        counted.end(outcome_of(&asked));
-        let json = match asked {
-            Ok(Err(status)) if is_unknown(&status) => {
-                tracing::warn!(
-                    name = self.name,
-                    schema_id = id,
-                    "the schema of an event is unknown; the event was skipped"
-                );
-                return Ok(None);
-            }
-            Ok(asked) => asked.map_err(|status| Failure::of(&status))?,
-            Err(_) => return Err(Failure::passing("the Pub/Sub API takes too long to return a schema")),
-        };
-        match Schema::parse(&json) {
-            Ok(schema) => {
-                let schema = Arc::new(schema);
-                self.shared.schemas.keep(id, Arc::clone(&schema));
-                Ok(Some(schema))
-            }
-            Err(fault) => {
-                tracing::warn!(
-                    name = self.name,
-                    schema_id = id,
-                    fault,
-                    "the schema of an event cannot be used; the event was skipped"
-                );
-                Ok(None)
-            }
-        }
-    }
-
-    /// Publishes an event. With a ticket, it is published when it is on disk.
-    fn route(
-        &self,
-        course: &mut Course,
-        heard: &Heard,
-        pressed: &mut Vec<Arc<Session>>,
-    ) -> Result<Option<Box<CommitTicket>>, Failure> {
-        let user = match &heard.to {
-            To::Everybody => None,
-            To::User(user) => Some(user.as_str()),
-            To::Nobody => {
-                count(&self.stats.unaddressed);
-                if !std::mem::replace(&mut course.told_unaddressed, true) {
-                    tracing::warn!(
-                        name = self.name,
-                        user_field = self.settings.load().user_field,
-                        "events whose user_field is empty reach nobody: a change event contains only what has changed, \
-                         unless its channel is enriched with the field"
-                    );
-                }
-                return Ok(None);
-            }
-        };
-        let Ok(envelope) = decode(&heard.text, DecodeLimits::OWN) else {
-            count(&self.stats.unreadable);
-            return Ok(None);
-        };
-        let now = Instant::now().into_std();
-        match self.shared.router.announce(now, &self.shared.member, &envelope, user) {
-            Ok(Routed { ticket: Some(ticket), .. }) => Ok(Some(ticket)),
-            Ok(routed) => {
-                count(&self.stats.routed);
-                pressed.extend(routed.pressed);
-                Ok(None)
-            }
-            Err(refusal) => self.refused(&refusal).map(|()| None),
-        }
     }
 
     /// Returns how long to wait after a failure, and logs the failure once.
@@ -386,6 +261,7 @@ impl Subscription {
                 tracing::warn!(name, topic, hint, "the topic begins again at its configured start");
                 self.shared.org.get().missed_changes(topic);
                 if let Some(org) = token.as_ref().and_then(|token| token.org.as_deref()) {
+                    self.seat.forget(org);
                     self.shared.positions.forget(org, topic);
                 }
                 if course.may_go_on() {
@@ -410,22 +286,8 @@ impl Subscription {
     }
 }
 
-/// Waits for receivers whose queues are more than half full, up to a limit. Salesforce keeps the events meanwhile.
-async fn relief(pressed: Vec<Arc<Session>>) {
-    let now = Instant::now();
-    let begun: Vec<_> = pressed.iter().map(|receiver| receiver.outbox().begin_wait(now.into_std())).collect();
-    for (receiver, (reliefs, most)) in pressed.iter().zip(begun) {
-        let outbox = receiver.outbox();
-        let relieved = poll_fn(|cx| outbox.poll_relieved_since(reliefs, cx));
-        if timeout_at(now + most, relieved).await.is_err() {
-            // One slow reader must not slow down everybody's events.
-            outbox.waited_in_vain(Instant::now().into_std());
-        }
-    }
-}
-
 /// What a call of the Pub/Sub API is counted as.
-fn outcome_of<T>(asked: &Result<Result<T, Status>, Elapsed>) -> SalesforceOutcome {
+pub(super) fn outcome_of<T>(asked: &Result<Result<T, Status>, Elapsed>) -> SalesforceOutcome {
     match asked.as_ref().map(|answer| answer.as_ref().map_err(Status::code)) {
         Ok(Ok(_)) => SalesforceOutcome::Ok,
         Err(_) | Ok(Err(Code::DeadlineExceeded)) => SalesforceOutcome::Timeout,
@@ -443,38 +305,6 @@ fn org_of(token: &Token) -> Result<&str, Failure> {
     })
 }
 
-fn is_unknown(status: &Status) -> bool {
-    matches!(status.code(), Code::NotFound | Code::InvalidArgument)
-}
-
 fn silent() -> Failure {
     Failure::passing("the Pub/Sub API is silent: a firewall or proxy on the way drops connections that stand")
-}
-
-#[cfg(test)]
-mod tests {
-    use std::time::SystemTime;
-
-    use super::*;
-    use crate::config::Config;
-    use crate::router::{Ids, OnFull, Outbox, OutboxLimits, Policy, Pressure, Router};
-    use crate::websocket::Frame;
-
-    #[tokio::test(start_paused = true)]
-    async fn a_receiver_that_takes_nothing_is_waited_for_once() {
-        let now = || Instant::now().into_std();
-        let router =
-            Router::new(now(), SystemTime::UNIX_EPOCH, Policy::new(&Config::default()), Ids::seeded(1), Vec::new());
-        let limits = OutboxLimits { messages: 10, bytes: 1 << 20, refuses: false };
-        let receiver = router.attach_adapter(now(), Outbox::new(limits));
-        let push = || receiver.outbox().push(now(), Frame::new("{}"), OnFull::Close).ok();
-        let mut pressed = None;
-        while pressed != Some(Pressure::Over) {
-            pressed = push();
-        }
-        let start = Instant::now();
-        relief(vec![Arc::clone(&receiver)]).await;
-        assert_eq!(start.elapsed(), Duration::from_millis(250));
-        assert_eq!(push(), Some(Pressure::Relieved), "nobody waits for it again until it is under half");
-    }
 }

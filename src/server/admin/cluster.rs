@@ -1,4 +1,4 @@
-//! `GET /v1/cluster`: the nodes of the cluster, as this one knows them.
+//! `GET /v1/cluster`: the nodes of the cluster, as this one knows them, and which of them reads a topic of Salesforce.
 
 use axum::extract::State;
 use serde::Serialize;
@@ -7,6 +7,7 @@ use utoipa::ToSchema;
 use super::Shared;
 use super::request::Answer;
 use crate::cluster::PeerState;
+use crate::salesforce::{TopicReader, TopicSnapshot};
 use crate::server::cluster::{Cluster, PeerRow, View};
 
 /// The cluster, as this node knows it.
@@ -27,6 +28,22 @@ pub(super) struct ClusterView {
     version: Option<u8>,
     /// The other nodes, by name.
     nodes: Vec<OtherNode>,
+    /// The topics of Salesforce whose events the broker that was asked publishes, or would if no other node did, by name.
+    topics: Vec<TopicRow>,
+}
+
+/// A topic of Salesforce.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+struct TopicRow {
+    /// The NAME of its table in the configuration.
+    name: String,
+    /// Its name in Salesforce.
+    topic: String,
+    /// The node that reads it; `null` if this one knows of none.
+    reader: Option<String>,
+    /// It is this node that reads it, and its stream of events is open.
+    connected: bool,
 }
 
 /// Another node.
@@ -46,6 +63,18 @@ struct OtherNode {
     window_bytes: usize,
     /// The lowest and the highest version of the link protocol that it speaks.
     versions: [u8; 2],
+}
+
+impl TopicRow {
+    fn new(topic: TopicSnapshot, node: &str) -> Self {
+        let TopicSnapshot { name, topic, reader, connected, .. } = topic;
+        let reader = match reader {
+            TopicReader::Here => Some(node.to_owned()),
+            TopicReader::Node(node) => Some(node.to_string()),
+            TopicReader::Nobody => None,
+        };
+        Self { name, topic, reader, connected }
+    }
 }
 
 /// How the link to a node is.
@@ -90,6 +119,8 @@ impl From<PeerRow> for OtherNode {
 /// List the nodes of the cluster
 #[utoipa::path(get, path = "/v1/cluster", responses((status = 200, description = "The nodes.", body = ClusterView)))]
 pub(super) async fn cluster(State(shared): State<Shared>) -> Answer<ClusterView> {
+    let topics = shared.broker.adapters.topics();
+    let rows = |node: &str| topics.into_iter().map(|topic| TopicRow::new(topic, node)).collect();
     Answer(match shared.broker.cluster.as_ref().map(Cluster::view) {
         None => ClusterView {
             cluster: None,
@@ -99,9 +130,11 @@ pub(super) async fn cluster(State(shared): State<Shared>) -> Answer<ClusterView>
             cut_off: false,
             version: None,
             nodes: Vec::new(),
+            topics: rows(&shared.node),
         },
         Some(View { name, node, incarnation, nats, is_cut_off, version, peers }) => ClusterView {
             cluster: Some(name),
+            topics: rows(&node),
             node,
             incarnation: Some(incarnation.to_string()),
             nats,

@@ -2,8 +2,8 @@
 //! does not let its beats wait.
 //!
 //! `connect` connects to NATS, and `nats` is the only place that waits for it afterwards. `plane` has the links, which the router gives messages to.
-//! `jetstream` is what the cluster keeps, on a thread of its own; `leases` are those of exclusive sources, `retained` has the
-//! retained values, `history` the logs. `check` says whether NATS is set up for nodes, `joining` is the start of a node, until it may accept
+//! `jetstream` is what the cluster keeps, on a thread of its own; `leases` are those of exclusive sources, `topics` those of
+//! topics of Salesforce, `retained` has the retained values, `history` the logs. `check` says whether NATS is set up for nodes, `joining` is the start of a node, until it may accept
 //! sessions; `digest` is what has to be the same on all nodes, `reload` reads the configuration of all again, `clock` is a
 //! clock that does not stop while the machine sleeps. `adopt` moves what one broker kept into the cluster.
 
@@ -20,6 +20,7 @@ mod nats;
 mod plane;
 mod reload;
 mod retained;
+mod topics;
 
 use std::io;
 use std::sync::{Arc, mpsc};
@@ -34,6 +35,7 @@ use zeroize::Zeroizing;
 use crate::cluster::{Incarnation, Keys, KeysError, LeaseTimes, NodeId, PeerState, Versions};
 use crate::config::{self, Config};
 use crate::router::{Backplane, CommitQueue, ReadQueue, Router};
+use crate::salesforce::TopicKeeper;
 use crate::store::read_group_secret;
 use crate::telemetry::metrics::ClusterGauges;
 use history::History;
@@ -41,6 +43,7 @@ use jetstream::{JetStream, StorageError};
 use leases::{LeaseDesk, Leasing};
 use plane::Plane;
 use retained::{Bucket, Storing};
+use topics::Topics;
 
 /// How long NATS may take to be reached at start.
 pub(super) const NATS_WAIT: Duration = Duration::from_secs(10);
@@ -79,6 +82,7 @@ pub(super) struct Cluster {
     storage: Arc<JetStream>,
     history: History,
     leases: Arc<LeaseDesk>,
+    topics: Arc<Topics>,
     router: Arc<Router>,
     /// Where the futures of the storage run.
     storage_runtime: Mutex<Option<Runtime>>,
@@ -207,10 +211,11 @@ impl Unjoined {
             times: LeaseTimes::default(),
         };
         storage_runtime.spawn(leasing.run());
+        let topics = Arc::new(Topics::new(Arc::clone(&storage), Arc::clone(&plane), LeaseTimes::default()));
         let (storage_runtime, thread) = (Mutex::new(Some(storage_runtime)), Mutex::new(Some(thread)));
         let history = History::start(router, &storage, (events, reads), (queue, bucket))?;
         let router = Arc::clone(router);
-        Ok(Cluster { plane, storage, history, leases, router, storage_runtime, stop, thread, name })
+        Ok(Cluster { plane, storage, history, leases, topics, router, storage_runtime, stop, thread, name })
     }
 }
 
@@ -228,6 +233,11 @@ impl Cluster {
     /// Whether NATS is connected, and this node receives its own beats.
     pub(super) fn is_well(&self) -> bool {
         self.plane.is_well()
+    }
+
+    /// What says which node reads a topic of Salesforce.
+    pub(super) fn topics(&self) -> Arc<dyn TopicKeeper> {
+        Arc::clone(&self.topics) as _
     }
 
     /// Says from now on that this is what all nodes have in common.
@@ -252,7 +262,9 @@ impl Cluster {
         let until = self.plane.now() + LAST_MESSAGES;
         self.router.end_commits();
         self.leases.release_all();
-        let waits = || self.router.uncommitted() > 0 || !self.leases.is_idle() || self.plane.has_unacknowledged();
+        self.topics.release_all();
+        let is_kept = || self.leases.is_idle() && self.topics.is_idle();
+        let waits = || self.router.uncommitted() > 0 || !is_kept() || self.plane.has_unacknowledged();
         while waits() && self.plane.now() < until {
             thread::sleep(Duration::from_millis(5));
         }

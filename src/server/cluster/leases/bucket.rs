@@ -19,25 +19,25 @@ const SINCE_MAX: u64 = 1 << 45;
 const MARKER_TTL: Duration = Duration::from_mins(1);
 
 /// How long after an attempt that failed a lease is claimed or removed again.
-const AGAIN: Duration = Duration::from_millis(250);
+pub(in crate::server::cluster) const AGAIN: Duration = Duration::from_millis(250);
 
 /// What is stored of a lease.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Value {
-    pub(super) node: String,
+pub(in crate::server::cluster) struct Value {
+    pub(in crate::server::cluster) node: String,
     /// That of the node's start: it does not change when the node begins anew with its peers.
-    pub(super) incarnation: [u8; 16],
+    pub(in crate::server::cluster) incarnation: [u8; 16],
     /// The claim of that incarnation.
-    pub(super) claim: u64,
+    pub(in crate::server::cluster) claim: u64,
     /// The session; all zero until it is registered.
-    pub(super) session: [u8; 16],
+    pub(in crate::server::cluster) session: [u8; 16],
     /// When it registered, in milliseconds since 1970.
-    pub(super) since_ms: u64,
+    pub(in crate::server::cluster) since_ms: u64,
 }
 
 impl Value {
     /// Whether it is of the same node, which has not been started again.
-    fn is_of_node_of(&self, other: &Self) -> bool {
+    pub(in crate::server::cluster) fn is_of_node_of(&self, other: &Self) -> bool {
         self.node == other.node && self.incarnation == other.incarnation
     }
 
@@ -69,7 +69,7 @@ pub(super) enum Claimed {
 }
 
 /// What became of a renewal.
-pub(super) enum Renewed {
+pub(in crate::server::cluster) enum Renewed {
     /// It has this revision.
     Done(u64),
     /// An earlier message of this claim has this revision.
@@ -79,14 +79,14 @@ pub(super) enum Renewed {
 }
 
 /// The bucket of leases.
-pub(super) struct Bucket {
-    pub(super) storage: Arc<JetStream>,
-    pub(super) plane: Arc<Plane>,
-    pub(super) times: LeaseTimes,
+pub(in crate::server::cluster) struct Bucket {
+    pub(in crate::server::cluster) storage: Arc<JetStream>,
+    pub(in crate::server::cluster) plane: Arc<Plane>,
+    pub(in crate::server::cluster) times: LeaseTimes,
 }
 
 /// What the bucket has for a key.
-enum Last {
+pub(in crate::server::cluster) enum Last {
     /// No value: nothing, or a marker, whose revision this is.
     Free(u64),
     Value(u64, Value),
@@ -95,20 +95,21 @@ enum Last {
 }
 
 impl Bucket {
-    fn subject(&self, name: &LeaseName) -> String {
+    /// The subject of the lease of a source.
+    pub(super) fn subject(&self, name: &LeaseName) -> String {
         let (_, keys) = self.storage.bucket(LEASES);
         format!("{keys}.{}.{}", self.storage.owner(name.user.as_deref()), part(&name.source))
     }
 
     /// Takes a lease: one that nobody has, that this node has by an earlier claim, or that its node has given up.
-    pub(super) async fn claim(&self, name: &LeaseName, value: &Value, given_up: Option<&GivenUp>) -> Claimed {
+    pub(super) async fn claim(&self, subject: &str, value: &Value, given_up: Option<&GivenUp>) -> Claimed {
         let until = self.plane.now() + self.storage.wait();
         let mut expected = 0;
         loop {
             let sent = self.plane.now();
-            match self.put(name, value, expected).await {
+            match self.put(subject, value, expected).await {
                 Ok(revision) => return Claimed::Taken(sent, revision),
-                Err(StorageError::Conflict) => match self.last(name).await {
+                Err(StorageError::Conflict) => match self.last(subject).await {
                     Ok(Last::Free(revision)) => expected = revision,
                     Ok(Last::Value(revision, other)) => {
                         if !other.is_of_node_of(value) && !given_up.is_some_and(|given_up| other.is_in(given_up)) {
@@ -122,7 +123,7 @@ impl Bucket {
                 },
                 Err(StorageError::TooLarge) => return Claimed::Unavailable,
                 Err(StorageError::Unavailable(error)) => {
-                    tracing::debug!(error, source = &*name.source, "a lease cannot be claimed now");
+                    tracing::debug!(error, subject, "a lease cannot be claimed now");
                     pause(AGAIN).await;
                 }
             }
@@ -132,11 +133,12 @@ impl Bucket {
         }
     }
 
-    pub(super) async fn renew(&self, name: &LeaseName, value: &Value, revision: u64) -> Renewed {
-        match self.put(name, value, revision).await {
+    /// Renews a lease of this claim that has this revision.
+    pub(in crate::server::cluster) async fn renew(&self, subject: &str, value: &Value, revision: u64) -> Renewed {
+        match self.put(subject, value, revision).await {
             Ok(revision) => Renewed::Done(revision),
             // It may be an earlier renewal of this node, whose acknowledgement did not arrive.
-            Err(StorageError::Conflict) => match self.last(name).await {
+            Err(StorageError::Conflict) => match self.last(subject).await {
                 Ok(Last::Value(revision, last)) if last.is_of_node_of(value) && last.claim == value.claim => {
                     Renewed::Found(revision)
                 }
@@ -148,12 +150,12 @@ impl Bucket {
     }
 
     /// Removes a lease of this claim. It runs out by itself if that fails.
-    pub(super) async fn remove(&self, name: &LeaseName, value: &Value, mut revision: u64) {
-        let (subject, until) = (self.subject(name), self.plane.now() + self.times.ttl);
+    pub(in crate::server::cluster) async fn remove(&self, subject: &str, value: &Value, mut revision: u64) {
+        let until = self.plane.now() + self.times.ttl;
         while self.plane.now() < until {
-            match self.storage.remove(&subject, revision, MARKER_TTL).await {
+            match self.storage.remove(subject, revision, MARKER_TTL).await {
                 Ok(_) => return,
-                Err(StorageError::Conflict) => match self.last(name).await {
+                Err(StorageError::Conflict) => match self.last(subject).await {
                     Ok(Last::Value(last, other)) if other.is_of_node_of(value) && other.claim == value.claim => {
                         revision = last;
                     }
@@ -165,22 +167,26 @@ impl Bucket {
         }
     }
 
-    async fn put(&self, name: &LeaseName, value: &Value, expected: u64) -> Result<u64, StorageError> {
+    /// Stores a lease if its revision is this one; 0: there is none. Returns the new one.
+    pub(in crate::server::cluster) async fn put(
+        &self,
+        subject: &str,
+        value: &Value,
+        expected: u64,
+    ) -> Result<u64, StorageError> {
         let text = postcard::to_allocvec(value).map_err(|error| StorageError::Unavailable(error.to_string()))?;
-        let subject = self.subject(name);
-        let put = Put::new(StoredAt::subject(&subject), &text);
+        let put = Put::new(StoredAt::subject(subject), &text);
         let put = Put { expected: Some(expected), ttl: Some(self.times.ttl), ..put };
         self.storage.put(put).await.map(|stored| stored.sequence)
     }
 
-    async fn last(&self, name: &LeaseName) -> Result<Last, StorageError> {
-        let ((stream, _), subject) = (self.storage.bucket(LEASES), self.subject(name));
-        Ok(match self.storage.last(&stream, &subject).await? {
+    /// What the bucket has of a lease.
+    pub(in crate::server::cluster) async fn last(&self, subject: &str) -> Result<Last, StorageError> {
+        let (stream, _) = self.storage.bucket(LEASES);
+        Ok(match self.storage.last(&stream, subject).await? {
             None => Last::Free(0),
             Some(read) if read.is_marker() => Last::Free(read.sequence),
-            Some(read) => {
-                self.read(&subject, &read).map_or(Last::Unreadable, |value| Last::Value(read.sequence, value))
-            }
+            Some(read) => self.read(subject, &read).map_or(Last::Unreadable, |value| Last::Value(read.sequence, value)),
         })
     }
 

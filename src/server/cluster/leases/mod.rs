@@ -3,9 +3,9 @@
 //! One task has all of them: it takes what is claimed, renews what is held, and removes what is released. When that happens is
 //! decided by [`Lease`]; the clock is one that goes on while the machine sleeps. The value of a lease names its node, the
 //! incarnation with which the node started, and its session. What is written depends on the revision that is there, so of two
-//! nodes one is first: `bucket` writes and reads.
+//! nodes one is first: `bucket` writes and reads, also for the leases of `topics`.
 
-mod bucket;
+pub(super) mod bucket;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::future::Future;
@@ -184,7 +184,7 @@ impl Table {
         self.held.insert(name.clone(), Held { value: value.clone(), lease: None });
         let bucket = Arc::clone(&self.bucket);
         self.operations.push(Box::pin(async move {
-            let outcome = bucket.claim(&name, &value, given_up.as_ref()).await;
+            let outcome = bucket.claim(&bucket.subject(&name), &value, given_up.as_ref()).await;
             Done::Claimed { name, claim, outcome }
         }));
     }
@@ -203,7 +203,7 @@ impl Table {
         self.desk.busy.fetch_add(1, Ordering::AcqRel);
         let bucket = Arc::clone(&self.bucket);
         self.operations.push(Box::pin(async move {
-            bucket.remove(&name, &value, revision).await;
+            bucket.remove(&bucket.subject(&name), &value, revision).await;
             Done::Removed
         }));
     }
@@ -263,7 +263,7 @@ impl Table {
                 LeaseStep::Renew(revision) => {
                     let (bucket, name, value) = (Arc::clone(&self.bucket), name.clone(), held.value.clone());
                     self.operations.push(Box::pin(async move {
-                        let outcome = bucket.renew(&name, &value, revision).await;
+                        let outcome = bucket.renew(&bucket.subject(&name), &value, revision).await;
                         Done::Renewed { name, claim: value.claim, outcome }
                     }));
                 }
@@ -277,6 +277,6 @@ impl Table {
 }
 
 /// Waits before the next attempt, or the next look.
-async fn pause(time: Duration) {
+pub(super) async fn pause(time: Duration) {
     sleep_until(Timer::now() + time).await;
 }

@@ -2,6 +2,7 @@
 
 mod delivery;
 mod faults;
+mod nodes;
 mod reload;
 mod restart;
 
