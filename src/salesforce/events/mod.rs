@@ -1,11 +1,10 @@
 //! Events from an org: subscribes to topics of the Pub/Sub API and publishes what arrives on the channel `Salesforce`.
 //!
 //! [`Events`] starts a `subscription` for each topic, also for those that a reload adds; they share the session with the rest
-//! of the room. `seat`
-//! is the right to read a topic, and `replay` remembers how far each has been published. `arrived` publishes what a stream has brought. `wire` is the API, `schema`
-//! and `bitmap` decode its payloads, `event` turns one into an envelope, `failure` says what the end of a stream means, and
-//! `probe` checks whether a topic can be subscribed to. Only events are published, never requests, and nothing here waits for an answer of an
-//! application.
+//! of the room. `seat` is the right to read a topic, and `replay` remembers how far each has been published. `arrived` publishes
+//! what a stream has brought. `wire` is the API, `schema` and `bitmap` decode its payloads, `event` turns one into an envelope,
+//! `failure` says what the end of a stream means, and `probe` checks whether a topic can be subscribed to. Only events are
+//! published, never requests, and nothing here waits for an answer of an application.
 
 mod arrived;
 mod bitmap;
