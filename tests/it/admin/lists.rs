@@ -186,7 +186,8 @@ async fn stats_have_the_counters_now_and_samples_of_the_last_minutes() {
     crm.next_answer("Phone/Call/Dial", "r").await;
     crm.ask("Phone/Call/Unknown", "s").await;
     // Nothing waits in a queue any more.
-    crm.next_answer("Phone/Call/Unknown", "s").await;
+    crm.next_on("Broker/Message/Receipt").await;
+    phone.next_on("Phone/Call/Unknown").await;
 
     let stats = site.get("/v1/stats").await;
     let now = &stats["now"];
