@@ -38,7 +38,7 @@ pub(in crate::router) struct Peer {
     wants: RwLock<Wants>,
     sessions: Mutex<Sessions>,
     /// The stand-ins of sessions that have left, until their node has said what became of their requests.
-    leaving: Mutex<BTreeMap<Id, Arc<Session>>>,
+    leaving: Mutex<BTreeMap<(Id, u64), Arc<Session>>>,
     acknowledged: Acknowledged,
     /// The requests that its sessions asked handlers of this node.
     asked: Mutex<HashMap<Part, Arc<Pending>>>,
@@ -189,10 +189,11 @@ impl Peer {
         self.stand_ins(session).next()
     }
 
-    /// The stand-ins of a session: the present one, and the one that it had before it moved away and returned.
+    /// The stand-ins of a session: the present one, and those that it had before it moved away and returned.
     pub(super) fn stand_ins(&self, session: Id) -> impl Iterator<Item = Arc<Session>> + use<> {
         let present = self.sessions.lock().get(&session).and_then(|it| it.stand_in.clone());
-        let leaving = self.leaving.lock().get(&session).cloned();
+        let leaving: Vec<_> =
+            self.leaving.lock().range((session, 0)..=(session, u64::MAX)).map(|(_, it)| Arc::clone(it)).collect();
         present.into_iter().chain(leaving)
     }
 }
@@ -357,7 +358,7 @@ impl Router {
         let mut leaving = peer.leaving.lock();
         leaving.retain(|_, session| session.busy() > 0);
         if stand_in.busy() > 0 {
-            leaving.insert(id, Arc::clone(stand_in));
+            leaving.insert((id, stand_in.number), Arc::clone(stand_in));
         }
     }
 
