@@ -60,6 +60,12 @@ impl Holdings {
         self.gone
     }
 
+    /// Marks the session as ended if no request is open. Returns whether it has ended.
+    pub(super) fn close_if_idle(&mut self) -> bool {
+        self.gone |= self.is_idle();
+        self.gone
+    }
+
     /// Marks the session as ended. It accepts no further requests.
     pub(super) fn close(&mut self) {
         self.gone = true;

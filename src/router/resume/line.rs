@@ -18,6 +18,8 @@ pub(in crate::router) struct Resumable {
     is_away: AtomicBool,
     /// Since when it is away.
     away_since: Mutex<Option<Instant>>,
+    /// How often it has moved.
+    pub(super) moves: u64,
     /// Whether it is between two nodes.
     pub(super) transit: Transit,
 }
@@ -65,12 +67,13 @@ pub struct Allowances {
 impl Resumable {
     pub(super) fn new(attachment: u64) -> Self {
         let line = Line { attachment, received: 0, tokens: Tokens::default(), stage: Stage::Present, allowance: None };
-        Self::with(line)
+        Self::with(line, 0)
     }
 
-    pub(super) fn with(line: Line) -> Self {
+    pub(super) fn with(line: Line, moves: u64) -> Self {
         Self {
             line: Mutex::new(line),
+            moves,
             is_away: AtomicBool::new(false),
             away_since: Mutex::default(),
             transit: Transit::default(),

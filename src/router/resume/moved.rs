@@ -10,7 +10,7 @@ use zeroize::Zeroizing;
 use super::line::{Allowances, Line, Stage};
 use super::token::{Token, TokenKey, Tokens};
 use super::{Known, Resumable, Resumes};
-use crate::router::backplane::moving::message::{Allowed, Counts, Facts, Why};
+use crate::router::backplane::moving::message::{Allowed, Counts, Facts, Leg, Why};
 use crate::router::end::Ending;
 use crate::router::outbox::moving::{Progress, Waiting};
 use crate::router::outbox::{End, Window};
@@ -34,6 +34,7 @@ pub(in crate::router) enum NotHere {
 /// What this node has to go on with.
 #[derive(Clone, Copy)]
 pub(in crate::router) struct Arrival {
+    moves: u64,
     received: u64,
     tokens: Tokens,
     allowance: Option<Allowances>,
@@ -44,7 +45,9 @@ impl Arrival {
         let at = |(allowed, ago): Allowed| (allowed, now.checked_sub(Duration::from_millis(ago)).unwrap_or(now));
         let allowance =
             facts.allowance.map(|(messages, bytes)| Allowances { messages: at(messages), bytes: bytes.map(at) });
-        Self { received: facts.received, tokens: Tokens::moved(facts.newest, facts.previous), allowance }
+        // A peer counts right. If one does not, the session can be confused with what it was before, and nothing else.
+        let moves = facts.moves.saturating_add(1);
+        Self { moves, received: facts.received, tokens: Tokens::moved(facts.newest, facts.previous), allowance }
     }
 }
 
@@ -91,9 +94,9 @@ impl Resumes {
         (counts, entries): (Counts, Vec<Waiting>),
     ) {
         session.outbox().adopt(now, Window::new(Arc::clone(&self.kept)), counts, entries);
-        let Arrival { received, tokens, allowance } = arrival;
+        let Arrival { moves, received, tokens, allowance } = arrival;
         let line = Line { attachment: self.attachment(), received, tokens, stage: Stage::Present, allowance };
-        session.resumable = Some(Box::new(Resumable::with(line)));
+        session.resumable = Some(Box::new(Resumable::with(line, moves)));
     }
 
     /// Forgets where a session is that has moved.
@@ -209,6 +212,11 @@ impl Router {
 }
 
 impl Session {
+    /// What it is on this node, as other nodes call it.
+    pub(in crate::router) fn leg(&self) -> Leg {
+        Leg { session: *self.id.as_bytes(), number: self.resumable.as_ref().map_or(0, |it| it.moves) }
+    }
+
     /// Calls `act` if the session is away. No connection continues it meanwhile.
     pub(in crate::router) fn while_away<T>(&self, act: impl FnOnce() -> T) -> Option<T> {
         let line = self.resumable.as_ref()?.line();
@@ -223,6 +231,7 @@ impl Session {
             (allowed, u64::try_from(now.saturating_duration_since(at).as_millis()).unwrap_or(u64::MAX))
         };
         Facts {
+            moves: resumable.moves,
             received: line.received,
             newest: line.tokens.newest(),
             previous: line.tokens.previous(),

@@ -11,9 +11,9 @@ use sha2::{Digest, Sha256};
 use wire::command;
 
 use super::Come;
-use super::follow::Unanswered;
 use super::logs::Positions;
-use super::message::{Asked, Counts, Entry, Facts, Held, Moving, Part, TurnOf, Why};
+use super::message::{Asked, Counts, Entry, Facts, Held, Leg, Moving, Part, TurnOf, Why};
+use super::stayed::Unanswered;
 use crate::auth::Permissions;
 use crate::router::access::receive::Interest;
 use crate::router::backplane::Peer;
@@ -61,6 +61,8 @@ struct Arrived {
 }
 
 struct OwnedFacts {
+    /// How often it had moved before.
+    moves: u64,
     echo: bool,
     state: command::State,
     missed: bool,
@@ -140,6 +142,7 @@ fn date(since_ms: u64) -> SystemTime {
 impl OwnedFacts {
     fn new(now: Instant, facts: &Facts<'_>) -> Self {
         Self {
+            moves: facts.moves,
             echo: facts.echo,
             state: if facts.asleep { command::State::Asleep } else { command::State::Active },
             missed: facts.missed,
@@ -311,8 +314,9 @@ impl Router {
             transit.come(nodes.chain([None]), !arrived.logs.is_empty() || self.may_read_logs(&arrived.subscriptions));
             transit.mark(now, &session, None);
         }
-        let come = Come { session: Arc::clone(&session), from: Arc::clone(peer), asked: facts.asked };
-        cluster.moves.state.lock().come.insert(*id.as_bytes(), come);
+        let before = Leg { session: *id.as_bytes(), number: facts.moves };
+        let come = Come { session: Arc::clone(&session), from: Arc::clone(peer), asked: facts.asked, is_idle: false };
+        cluster.moves.state.lock().come.insert(before, come);
         self.presence.list_moved(&session);
         self.begin_away(now, &session, proof_ends);
         for held in arrived.subscriptions {

@@ -8,6 +8,7 @@ use std::time::{Instant, SystemTime};
 
 use super::ask::hash_of;
 use super::message::{Asked, Facts, Held, Moving, Part, Question, TurnOf, Why};
+use super::stayed::Unanswered;
 use super::{FOLLOW_MAX, Gone};
 use crate::auth::Principal;
 use crate::router::backplane::Peer;
@@ -98,6 +99,10 @@ impl Router {
                 && session.role == Role::of(&principal)
                 && hash_of(&session.permissions()) == asked.permissions
         };
+        if self.legs_are_used_up(asked.session) {
+            peer.say(Moving::Stays { ask, why: Why::Unknown });
+            return;
+        }
         match self.stop(now, id, asked.number, fits) {
             Ok(HeldHere { session, went_away }) => {
                 if went_away {
@@ -205,13 +210,14 @@ impl Router {
     fn give_step(&self, now: Instant, giving: &Giving, session: &Arc<Session>, step: Step) -> Gave {
         match step {
             Step::Facts => {
+                let earlier = self.asked_earlier(session);
                 match self.unroll(session) {
                     Unrolled::All => {}
                     Unrolled::Waits => return Gave::Waits,
                     Unrolled::Exceeds => return Gave::Cannot,
                 }
                 session.outbox().begin_handing();
-                give_facts(now, session, |facts| giving.part(Part::Facts(facts)));
+                give_facts(now, session, &earlier, |facts| giving.part(Part::Facts(facts)));
                 Gave::Parts(Step::Subscriptions(0), 1)
             }
             Step::Subscriptions(from) => {
@@ -301,7 +307,7 @@ impl Router {
         let gave = self.give_away(session, (to.node(), known_until), || {
             let Some(transit) = session.transit() else { return Progress::Cannot };
             transit.go();
-            let road = Road::new(to, *id);
+            let road = Road::new(to, session.leg());
             let facts = session.turns.facts();
             let turns = facts.iter().map(TurnOf::from).collect();
             let gave = session
@@ -324,13 +330,16 @@ impl Router {
             to: Arc::clone(to),
             follows_until: Some(now + FOLLOW_MAX),
             known_until,
+            is_idle: false,
+            look_at: known_until,
         };
         let mut state = cluster.moves.state.lock();
         state.going.remove(id);
-        state.gone.insert(*id, gone);
+        state.gone.insert(session.leg(), gone);
         drop(state);
         // One may have begun or ended meanwhile.
         self.tell_turns(session);
+        self.forget_first_legs(now, *id);
         self.requests.wake_before(now + FOLLOW_MAX);
         Progress::Sent
     }
@@ -392,17 +401,18 @@ fn question(pending: &Pending) -> Option<Question<'_>> {
     Some(Question { id, triple: [&triple.channel, &triple.topic, &triple.subtopic] })
 }
 
-/// Hands over what a session is.
-fn give_facts(now: Instant, session: &Session, give: impl FnOnce(Facts<'_>) -> bool) {
+/// Hands over what a session is. `earlier`: what it has asked at other nodes.
+fn give_facts(now: Instant, session: &Session, earlier: &[Unanswered], give: impl FnOnce(Facts<'_>) -> bool) {
     let holds = session.holds.lock();
     let since = session.since.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let asked = holds.asked.values().filter_map(|pending| question(pending));
     let facts = Facts {
         echo: session.echoes(),
         asleep: session.state() == command::State::Asleep,
         missed: session.has_missed(),
         since_ms: u64::try_from(since.as_millis()).unwrap_or_default(),
         will: holds.will.as_deref(),
-        asked: holds.asked.values().filter_map(|pending| question(pending)).collect(),
+        asked: asked.chain(earlier.iter().map(Unanswered::question)).collect(),
         ..session.line_facts(now)
     };
     give(facts);

@@ -8,10 +8,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use super::message::{Moving, Part, Reached};
+use super::message::{Leg, Moving, Part, Reached};
 use crate::router::Router;
 use crate::router::backplane::Peer;
-use crate::router::backplane::message::Id;
 use crate::router::history::Position;
 use crate::router::resume::transit::Transit;
 use crate::router::session::Session;
@@ -52,7 +51,7 @@ impl Router {
 
     /// A session has arrived whose old node was there in its logs. From now on, this node follows them.
     pub(super) fn begin_logs(&self, now: Instant, from: &Peer, session: &Session, known: Positions) {
-        let (id, Some(transit)) = (*session.id.as_bytes(), session.transit()) else { return };
+        let (Some(transit), Some(leg)) = (session.transit(), session.leg().before()) else { return };
         let mut logs = self.logs_of(session);
         let mut begins = Positions::new();
         let mut begin = |key: Box<str>, known: Option<&Position>| {
@@ -68,21 +67,21 @@ impl Router {
             begin(key, None);
         }
         for logs in messages(&begins) {
-            from.say(Moving::Begins { session: id, logs, is_last: false });
+            from.say(Moving::Begins { leg, logs, is_last: false });
         }
-        from.say(Moving::Begins { session: id, logs: Vec::new(), is_last: true });
+        from.say(Moving::Begins { leg, logs: Vec::new(), is_last: true });
     }
 
     /// The new node of a session says where it was in its logs.
-    pub(super) fn begins_from(&self, now: Instant, peer: &Arc<Peer>, id: Id, logs: &[Reached<'_>], is_last: bool) {
-        let (Some(session), Some(cluster)) = (self.gone_to(peer, id), &self.cluster) else { return };
+    pub(super) fn begins_from(&self, now: Instant, peer: &Arc<Peer>, leg: Leg, logs: &[Reached<'_>], is_last: bool) {
+        let (Some(session), Some(cluster)) = (self.gone_to(peer, leg), &self.cluster) else { return };
         let Some(transit) = session.transit() else { return };
         transit.add_begins(logs.iter().map(|it| (it.log.into(), it.position())).collect(), is_last);
         if let Some(begins) = transit.begins() {
             // Before it is looked at: what is delivered from now on looks again.
             cluster.moves.waits_for_logs.store(true, Ordering::SeqCst);
             self.check_behind(&begins);
-            self.dissolve_if_cut(now, id, &session);
+            self.dissolve_if_cut(now, &session);
         }
     }
 
@@ -101,10 +100,10 @@ impl Router {
         let waiting: Vec<_> = {
             let state = cluster.moves.state.lock();
             let waits = state.gone.iter().filter(|(_, gone)| gone.follows_until.is_some());
-            waits.map(|(id, gone)| (*id, Arc::clone(&gone.session))).collect()
+            waits.map(|(_, gone)| Arc::clone(&gone.session)).collect()
         };
-        for (id, session) in waiting {
-            self.dissolve_if_cut(now, id, &session);
+        for session in waiting {
+            self.dissolve_if_cut(now, &session);
             if session.transit().is_some_and(|transit| transit.begins().is_some()) && !self.is_past_begins(&session) {
                 cluster.moves.waits_for_logs.store(true, Ordering::SeqCst);
             }
@@ -114,13 +113,13 @@ impl Router {
     /// Tells the new node of a session how far the session has been given its logs.
     pub(super) fn tell_through(&self, to: &Peer, session: &Session) {
         for logs in messages(&self.log_positions(session)) {
-            to.say(Moving::Through { session: *session.id.as_bytes(), logs });
+            to.say(Moving::Through { leg: session.leg(), logs });
         }
     }
 
     /// The old node of a session says how far the session has been given its logs.
-    pub(super) fn through_from(&self, peer: &Arc<Peer>, id: Id, logs: &[Reached<'_>]) {
-        let Some(session) = self.come_from(peer, id) else { return };
+    pub(super) fn through_from(&self, peer: &Arc<Peer>, leg: Leg, logs: &[Reached<'_>]) {
+        let Some(session) = self.come_from(peer, leg) else { return };
         let Some(transit) = session.transit() else { return };
         for it in logs {
             transit.floors().raise(it.log, &it.position());

@@ -15,6 +15,15 @@ use crate::router::resume::ResumeReason;
 use crate::router::{RequestId, SubscriptionId};
 use crate::websocket::Frame;
 
+/// What a session is on one node. It has another leg for each move, so one that returns to a node is told from what it was
+/// there before. Between the two nodes of a move, the name is that of the leg that ends.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub(in crate::router) struct Leg {
+    pub(in crate::router) session: Id,
+    /// How often the session had moved before.
+    pub(in crate::router) number: u64,
+}
+
 /// A message about one session that moves. No `Debug`: a text may hold a password.
 #[derive(Serialize, Deserialize)]
 pub(in crate::router) enum Moving<'a> {
@@ -52,13 +61,13 @@ pub(in crate::router) enum Moving<'a> {
     },
     /// The turns of ordered handlers of a session that has gone, whose requests its old node has. All others are over.
     Turns {
-        session: Id,
+        leg: Leg,
         #[serde(borrow)]
         turns: Vec<TurnOf<'a>>,
     },
     /// A message for a session that has moved, which has still reached its old node.
     Relay {
-        session: Id,
+        leg: Leg,
         #[serde(borrow)]
         entry: Entry<'a>,
         /// Its place in a log.
@@ -68,36 +77,38 @@ pub(in crate::router) enum Moving<'a> {
     /// Where the receiver of the session was in logs when it came: from there on it gives their events itself. The last
     /// message of these says so.
     Begins {
-        session: Id,
+        leg: Leg,
         #[serde(borrow)]
         logs: Vec<Reached<'a>>,
         is_last: bool,
     },
     /// The session has all events of these logs up to these, or they have been relayed.
     Through {
-        session: Id,
+        leg: Leg,
         #[serde(borrow)]
         logs: Vec<Reached<'a>>,
     },
     /// From here on, the sender's events for the session go to its new node. Told to the old node and the new one.
     Cut { session: Id },
     /// Everything of a node that had reached the old node for the session has been relayed. `None`: of the receiver itself.
-    Followed { session: Id, origin: Option<&'a str> },
+    Followed { leg: Leg, origin: Option<&'a str> },
     /// Nothing more is relayed except the ends of requests.
-    Over { session: Id },
-    /// Nothing at all is relayed any more.
-    Idle { session: Id },
+    Over { leg: Leg },
+    /// No request needs the leg any more, at the sender or before it.
+    Idle { leg: Leg },
+    /// The sender has forgotten the leg: nothing at all is relayed any more.
+    Forgotten { leg: Leg },
     /// The session has sent a reply to a request that it was given at its old node.
     Back {
-        session: Id,
+        leg: Leg,
         /// The request whose turn it was, if the reply does not name it.
         turn: Option<u64>,
         text: &'a str,
     },
     /// The session has cancelled a request that it sent at its old node.
-    Cancel { session: Id, id: &'a str },
+    Cancel { leg: Leg, id: &'a str },
     /// The session has ended at its new node.
-    Ended { session: Id },
+    Ended { leg: Leg },
 }
 
 /// Which session a node asks for, and who its client is.
@@ -156,6 +167,8 @@ pub(in crate::router) struct TurnOf<'a> {
 /// What a session is.
 #[derive(Default, Serialize, Deserialize)]
 pub(in crate::router) struct Facts<'a> {
+    /// How often it has moved.
+    pub(in crate::router) moves: u64,
     pub(in crate::router) echo: bool,
     pub(in crate::router) asleep: bool,
     pub(in crate::router) missed: bool,
@@ -237,6 +250,13 @@ pub(in crate::router) struct Counts {
     /// Events that were dropped since the session began, and those of them of which it was not told.
     pub(in crate::router) dropped: u64,
     pub(in crate::router) untold: u64,
+}
+
+impl Leg {
+    /// The leg before this one, which the session had at the node from which it came. `None`: this is the first one.
+    pub(in crate::router) fn before(self) -> Option<Self> {
+        Some(Self { number: self.number.checked_sub(1)?, ..self })
+    }
 }
 
 impl<'a> Reached<'a> {

@@ -12,8 +12,12 @@
 //! requests that the session sent there: those requests, and those that it was given there, stay with the old node until
 //! they end, and its replies to them go back.
 //!
-//! `message` is what is said, `ask` the new node's part, `give` the old node's, `follow` what is relayed, `logs` what differs for
-//! events of channels with history, `turns` what differs for ordered handlers.
+//! A session can move on, and back, before such requests have ended. What it is on one node between two moves is a [`Leg`]. Each
+//! leg that has ended knows the next node, and each that began with a move the node before, so answers and replies find their
+//! way along all of them. A leg is forgotten when nothing is left that needs it.
+//!
+//! `message` is what is said, `ask` the new node's part, `give` the old node's, `follow` the events that are relayed, `stayed` the
+//! requests, `logs` what differs for events of channels with history, `turns` what differs for ordered handlers.
 
 pub(in crate::router) mod message;
 
@@ -22,9 +26,11 @@ mod elsewhere;
 mod follow;
 mod give;
 mod logs;
+mod stayed;
 mod turns;
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
@@ -37,9 +43,9 @@ use crate::router::Router;
 use crate::router::session::Session;
 use ask::Coming;
 pub use ask::{Fetched, MoveTicket};
-use follow::Unanswered;
 use give::Going;
-use message::Moving;
+use message::{Leg, Moving};
+use stayed::Unanswered;
 
 /// How long the old node of a session waits at most until all nodes send its events to the new one.
 const FOLLOW_MAX: Duration = Duration::from_secs(5);
@@ -63,18 +69,20 @@ struct State {
     coming: BTreeMap<u64, Coming>,
     /// The sessions that other nodes ask for.
     going: BTreeMap<Id, Going>,
-    /// The sessions that have gone, until they hold no request any more.
-    gone: BTreeMap<Id, Gone>,
-    /// The sessions that have arrived, and from where, until nothing is relayed to them any more.
-    come: BTreeMap<Id, Come>,
+    /// The legs that have ended here, until no request needs them any more.
+    gone: BTreeMap<Leg, Gone>,
+    /// The sessions that have arrived, and from where, by the legs that ended there, until nothing is relayed any more.
+    come: BTreeMap<Leg, Come>,
 }
 
 /// A session that has arrived.
 struct Come {
     session: Arc<Session>,
     from: Arc<Peer>,
-    /// The requests that its old node has to answer.
+    /// The requests whose answers are expected at its old node, or before that.
     asked: Vec<Unanswered>,
+    /// No request needs its old leg any more.
+    is_idle: bool,
 }
 
 /// A session that has gone.
@@ -85,6 +93,31 @@ struct Gone {
     follows_until: Option<Instant>,
     /// Until when its tokens are known here.
     known_until: Instant,
+    /// No request needs it any more, which its next node knows.
+    is_idle: bool,
+    /// When it is looked at next.
+    look_at: Instant,
+}
+
+impl State {
+    /// The leg that a session has ended here and that events still have to follow.
+    fn followed(&self, session: Id) -> Option<(Leg, &Gone)> {
+        last_of(&self.gone, session).filter(|(_, gone)| gone.follows_until.is_some())
+    }
+
+    /// The last arrival of a session.
+    fn arrived(&self, session: Id) -> Option<&Come> {
+        last_of(&self.come, session).map(|(_, come)| come)
+    }
+}
+
+/// The legs of a session, from the first one.
+fn of_session(session: Id) -> RangeInclusive<Leg> {
+    Leg { session, number: 0 }..=Leg { session, number: u64::MAX }
+}
+
+fn last_of<T>(legs: &BTreeMap<Leg, T>, session: Id) -> Option<(Leg, &T)> {
+    legs.range(of_session(session)).next_back().map(|(leg, it)| (*leg, it))
 }
 
 /// While this is held, no session moves past the event that is being published.
@@ -109,17 +142,18 @@ impl Router {
             Moving::Yours { ask, counts, entries, turns } => {
                 self.yours_from(now, peer, *ask, *counts, (entries, turns));
             }
-            Moving::Turns { session, turns } => self.turns_from(now, peer, *session, turns),
-            Moving::Relay { session, entry, place } => self.relay_from(now, peer, *session, entry, place.as_ref()),
-            Moving::Begins { session, logs, is_last } => self.begins_from(now, peer, *session, logs, *is_last),
-            Moving::Through { session, logs } => self.through_from(peer, *session, logs),
+            Moving::Turns { leg, turns } => self.turns_from(now, peer, *leg, turns),
+            Moving::Relay { leg, entry, place } => self.relay_from(now, peer, *leg, entry, place.as_ref()),
+            Moving::Begins { leg, logs, is_last } => self.begins_from(now, peer, *leg, logs, *is_last),
+            Moving::Through { leg, logs } => self.through_from(peer, *leg, logs),
             Moving::Cut { session } => self.cut_from(now, peer, *session),
-            Moving::Followed { session, origin } => self.followed_from(now, peer, *session, *origin),
-            Moving::Over { session } => self.over_from(now, peer, *session),
-            Moving::Idle { session } => self.idle_from(now, peer, *session),
-            Moving::Back { session, turn, text } => self.back_from(now, peer, *session, *turn, text),
-            Moving::Cancel { session, id } => self.cancelled_from(now, peer, *session, id),
-            Moving::Ended { session } => self.ended_from(now, peer, *session),
+            Moving::Followed { leg, origin } => self.followed_from(now, peer, *leg, *origin),
+            Moving::Over { leg } => self.over_from(now, peer, *leg),
+            Moving::Idle { leg } => self.idle_from(now, peer, *leg),
+            Moving::Forgotten { leg } => self.forgotten_from(now, peer, *leg),
+            Moving::Back { leg, turn, text } => self.back_from(now, peer, *leg, *turn, text),
+            Moving::Cancel { leg, id } => self.cancelled_from(now, peer, *leg, id),
+            Moving::Ended { leg } => self.ended_from(now, peer, *leg),
         }
     }
 
@@ -133,25 +167,25 @@ impl Router {
     /// When [`Router::expire_moves`] has to be called.
     pub(in crate::router) fn moves_deadline(&self) -> Option<Instant> {
         let state = self.cluster.as_ref()?.moves.state.lock();
-        state.gone.values().map(|gone| gone.follows_until.unwrap_or(gone.known_until)).min()
+        state.gone.values().map(|gone| gone.follows_until.unwrap_or(gone.look_at)).min()
     }
 
     /// Gives up what has waited for too long.
     pub(in crate::router) fn expire_moves(&self, now: Instant) {
         let Some(cluster) = &self.cluster else { return };
-        let (mut follow, mut forget) = (Vec::new(), Vec::new());
-        for (id, gone) in &mut cluster.moves.state.lock().gone {
+        let (mut follow, mut look) = (Vec::new(), Vec::new());
+        for (leg, gone) in &mut cluster.moves.state.lock().gone {
             match gone.follows_until {
-                Some(until) if until <= now => follow.push(*id),
-                None if gone.known_until <= now => forget.push(*id),
+                Some(until) if until <= now => follow.push(*leg),
+                None if gone.look_at <= now => look.push(*leg),
                 Some(_) | None => {}
             }
         }
-        for id in follow {
-            self.dissolve(now, id);
+        for leg in follow {
+            self.dissolve(now, leg);
         }
-        for id in forget {
-            self.forget_gone(now, id);
+        for leg in look {
+            self.look_at_gone(now, leg);
         }
     }
 }

@@ -4,9 +4,8 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::message::{Moving, TurnOf};
+use super::message::{Leg, Moving, TurnOf};
 use crate::router::backplane::Peer;
-use crate::router::backplane::message::Id;
 use crate::router::resume::transit::Transit;
 use crate::router::session::Session;
 use crate::router::{RequestId, Router};
@@ -18,11 +17,11 @@ impl Router {
         if !session.transit().is_some_and(Transit::has_gone) || !session.turns.are_used() {
             return;
         }
-        let (Some(cluster), id) = (&self.cluster, *session.id.as_bytes()) else { return };
-        let to = cluster.moves.state.lock().gone.get(&id).map(|gone| Arc::clone(&gone.to));
+        let (Some(cluster), leg) = (&self.cluster, session.leg()) else { return };
+        let to = cluster.moves.state.lock().gone.get(&leg).map(|gone| Arc::clone(&gone.to));
         if let Some(to) = to {
             let facts = session.turns.facts();
-            to.say(Moving::Turns { session: id, turns: facts.iter().map(TurnOf::from).collect() });
+            to.say(Moving::Turns { leg, turns: facts.iter().map(TurnOf::from).collect() });
         }
     }
 
@@ -34,8 +33,8 @@ impl Router {
     }
 
     /// The old node of a session says which turns its requests have.
-    pub(super) fn turns_from(&self, now: Instant, peer: &Arc<Peer>, id: Id, turns: &[TurnOf<'_>]) {
-        if let Some(session) = self.come_from(peer, id) {
+    pub(super) fn turns_from(&self, now: Instant, peer: &Arc<Peer>, leg: Leg, turns: &[TurnOf<'_>]) {
+        if let Some(session) = self.come_from(peer, leg) {
             self.set_turns(now, &session, turns);
         }
     }
@@ -53,11 +52,11 @@ impl Router {
         id: RequestId,
         envelope: &Envelope<'_>,
     ) -> bool {
-        let Some(old) = self.old_node(session) else { return false };
+        let Some((old, leg)) = self.old_node(session) else { return false };
         if !envelope.more() {
             session.turns.replied_elsewhere(id);
         }
         let turn = Some(id.number());
-        old.say(Moving::Back { session: *session.id.as_bytes(), turn, text: envelope.text() })
+        old.say(Moving::Back { leg, turn, text: envelope.text() })
     }
 }

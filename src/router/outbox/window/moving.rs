@@ -8,8 +8,7 @@ use std::time::Instant;
 
 use super::away::NOBODY;
 use super::{Window, bytes_of, is_droppable, keep};
-use crate::router::backplane::message::Id;
-use crate::router::backplane::moving::message::{Counts, Entry as Handed, Moving, Reached};
+use crate::router::backplane::moving::message::{Counts, Entry as Handed, Leg, Moving, Reached};
 use crate::router::backplane::{Peer, message::Message};
 use crate::router::history::InLog;
 use crate::router::outbox::{Entry, Kind, OnFull, Outbox, Pressure, PushError, State, Taken};
@@ -40,12 +39,13 @@ pub(in crate::router) enum Progress {
 /// Where what is pushed to a session goes that has moved.
 pub(in crate::router) struct Road {
     peer: Arc<Peer>,
-    session: Id,
+    leg: Leg,
 }
 
 impl Road {
-    pub(in crate::router) fn new(peer: &Arc<Peer>, session: Id) -> Self {
-        Self { peer: Arc::clone(peer), session }
+    /// The road of a session that ends this leg here.
+    pub(in crate::router) fn new(peer: &Arc<Peer>, leg: Leg) -> Self {
+        Self { peer: Arc::clone(peer), leg }
     }
 
     fn push(
@@ -56,7 +56,7 @@ impl Road {
     ) -> Result<Pressure, PushError> {
         let entry = Handed::new(frame, on_full, kind);
         let place = place.map(|place| Reached::new(place.log, place.position));
-        let is_sent = self.peer.send(&Message::Moving(Moving::Relay { session: self.session, entry, place }));
+        let is_sent = self.peer.send(&Message::Moving(Moving::Relay { leg: self.leg, entry, place }));
         if is_sent { Ok(Pressure::Relieved) } else { Err(PushError::Closed) }
     }
 }
