@@ -8,6 +8,7 @@ use switchboard::config::Config;
 use switchboard::router::{Session, Size};
 use wire::command::{Role, Subscribe};
 
+use super::logs;
 use super::nodes::Nodes;
 use crate::support::client::Client;
 use crate::support::core::event;
@@ -30,7 +31,10 @@ struct Case {
 
 impl Case {
     fn new() -> Self {
-        let nodes = Nodes::new(OTHERS + 1, &Config::default());
+        Self::on(Nodes::new(OTHERS + 1, &Config::default()))
+    }
+
+    fn on(nodes: Nodes) -> Self {
         let mut gadget = nodes.desk(0).begin("gadget");
         let wanted = json!({"channel": "Calls", "topic": "Call", "subtopic": "Dial", "role": "handler"});
         gadget.command(nodes.desk(0), "Subscription", "Subscribe", &wanted);
@@ -219,6 +223,33 @@ fn a_lost_node_ends_what_needs_it_once_and_nothing_else() {
         assert!(case.nodes.send(OTHERS, &case.notes, &event(FIND, &format!(r#","inReplyTo":{asked}"#))).is_err());
         assert!(case.received().is_empty());
         case.finish(Some(lost));
+    }
+}
+
+#[test]
+fn a_request_that_is_answered_in_the_middle_of_a_move_ends_once() {
+    for steps in 0..24 {
+        let mut case = Case::on(logs::nodes(OTHERS + 1));
+        let (asked, desks) = (case.ask("0"), [0, 1].map(|node| case.nodes.desk(node)));
+        // The session does not go before its event is in the log.
+        case.gadget.say(desks[0], &event("Phone/Call/Ringing", r#","data":1"#));
+        case.gadget.lose(desks[0]);
+        case.gadget.return_to(desks[1]);
+        for step in 0..steps {
+            case.nodes.deliver_one(step % (OTHERS + 1));
+        }
+        let answer = event(FIND, &format!(r#","inReplyTo":{asked}"#));
+        case.nodes.node(OTHERS).send(&case.notes, &answer).unwrap();
+        // It arrives before the event is stored.
+        case.nodes.deliver_one(0);
+        case.nodes.settle();
+        case.gadget.poll_fetch(desks[1]);
+        assert_eq!(case.gadget.returned(desks[1])["Resumed"], true);
+        case.node = 1;
+        assert_eq!(Case::ends(&case.received()), [("0".to_owned(), Value::Null)], "after {steps} steps");
+        case.nodes.lose(0);
+        case.nodes.settle();
+        assert_eq!(case.received(), [Value::Null; 0], "after {steps} steps");
     }
 }
 

@@ -13,7 +13,7 @@ use wire::command;
 use super::Come;
 use super::logs::Positions;
 use super::message::{Asked, Counts, Entry, Facts, Held, Leg, Moving, Part, TurnOf, Why};
-use super::stayed::Unanswered;
+use super::stayed::{Unanswered, forget_answered};
 use crate::auth::Permissions;
 use crate::router::access::receive::Interest;
 use crate::router::backplane::Peer;
@@ -279,8 +279,12 @@ impl Router {
         (entries, turns): (&[Entry<'_>], &[TurnOf<'_>]),
     ) {
         let Some(Coming { token, wish, mut arrived, ticket, .. }) = self.answered(peer, ask) else { return };
-        let Some(facts) = arrived.facts.take() else { return ticket.settle(Fetched::Not(ResumeReason::Unknown)) };
+        let Some(mut facts) = arrived.facts.take() else { return ticket.settle(Fetched::Not(ResumeReason::Unknown)) };
         arrived.entries.extend(entries.iter().map(|it| (it.frame(), it.on_full(), it.kind())));
+        // Some were answered after the facts were told.
+        for (frame, ..) in &arrived.entries {
+            forget_answered(&mut facts.asked, frame.text());
+        }
         self.take_over(now, peer, token.session, wish, facts, (arrived, counts, turns));
         ticket.settle(Fetched::Here);
     }

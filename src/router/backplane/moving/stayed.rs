@@ -42,6 +42,16 @@ impl Unanswered {
     }
 }
 
+/// Forgets a request if a message for its requester is the last answer to it.
+pub(super) fn forget_answered(asked: &mut Vec<Unanswered>, text: &str) {
+    if !asked.is_empty()
+        && let Ok(envelope) = decode(text, DecodeLimits::OWN)
+        && let Some(answered) = envelope.in_reply_to().filter(|_| !envelope.more())
+    {
+        asked.retain(|it| *it.id != *answered);
+    }
+}
+
 impl Router {
     /// Where a session came from, and its leg there, if requests of it may have stayed there.
     pub(in crate::router) fn old_node(&self, session: &Session) -> Option<(Arc<Peer>, Leg)> {
@@ -140,11 +150,8 @@ impl Router {
     pub(super) fn note_answer(&self, leg: Leg, text: &str) {
         let Some(cluster) = &self.cluster else { return };
         let mut state = cluster.moves.state.lock();
-        let Some(come) = state.come.get_mut(&leg).filter(|come| !come.asked.is_empty()) else { return };
-        if let Ok(envelope) = decode(text, DecodeLimits::OWN)
-            && let Some(answered) = envelope.in_reply_to().filter(|_| !envelope.more())
-        {
-            come.asked.retain(|it| *it.id != *answered);
+        if let Some(come) = state.come.get_mut(&leg) {
+            forget_answered(&mut come.asked, text);
         }
     }
 
