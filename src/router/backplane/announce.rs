@@ -148,18 +148,24 @@ impl Announced {
 }
 
 fn application(session: &Session) -> Application<'_> {
-    let since = session.since.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     Application {
         session: *session.id.as_bytes(),
         source: &session.source,
         user: session.user(),
-        since_ms: u64::try_from(since.as_millis()).unwrap_or_default(),
+        since_ms: milliseconds(session.since),
         state: state_of(session),
     }
 }
 
 fn state_of(session: &Session) -> State {
-    State { asleep: session.state() == command::State::Asleep, late: session.has_missed(), away: session.is_away() }
+    let away_since_ms = session.away_since().map(milliseconds);
+    State { asleep: session.state() == command::State::Asleep, late: session.has_missed(), away_since_ms }
+}
+
+/// Since 1970.
+fn milliseconds(date: SystemTime) -> u64 {
+    let since = date.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or_default()
 }
 
 fn subscribed(subscription: &Subscription) -> Subscribed<'_> {

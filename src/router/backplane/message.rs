@@ -320,8 +320,8 @@ pub(in crate::router) struct State {
     pub(in crate::router) asleep: bool,
     /// It let a request time out, and has not answered since.
     pub(in crate::router) late: bool,
-    /// It has no connection.
-    pub(in crate::router) away: bool,
+    /// Since when it has had no connection, in milliseconds since 1970; `None`: it has one.
+    pub(in crate::router) away_since_ms: Option<u64>,
 }
 
 /// A subscription that other nodes choose.

@@ -321,7 +321,7 @@ impl Router {
         if check_name(source).is_err() || user.is_some_and(|user| check_name(user).is_err()) {
             return None;
         }
-        let since = SystemTime::UNIX_EPOCH + Duration::from_millis(since_ms.min(SINCE_MAX));
+        let since = date(since_ms);
         let (number, user) = (number.unwrap_or_else(|| self.ids.stamp()), user.map(Arc::from));
         let elsewhere = Elsewhere {
             source: Arc::from(source),
@@ -445,10 +445,14 @@ impl Router {
     }
 }
 
+fn date(since_ms: u64) -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_millis(since_ms.min(SINCE_MAX))
+}
+
 impl From<State> for ApplicationState {
     fn from(state: State) -> Self {
         match state {
-            State { away: true, .. } => Self::Away,
+            State { away_since_ms: Some(_), .. } => Self::Away,
             State { asleep: true, .. } => Self::Asleep,
             State { .. } => Self::Active,
         }
@@ -470,7 +474,7 @@ impl Elsewhere {
             session.set_state(if state.asleep { command::State::Asleep } else { command::State::Active });
             session.set_missed(state.late);
             if let Some(remote) = session.remote() {
-                remote.set_away(state.away);
+                remote.set_away(state.away_since_ms.map(date));
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use wire::Refusal;
 
@@ -15,6 +15,7 @@ use crate::router::index::Subscription;
 use crate::router::request::Asking;
 use crate::router::request::pending::Pending;
 use crate::router::session::{Registration, Session};
+use crate::router::sync::Mutex;
 use crate::websocket::Frame;
 
 /// The session of another node for which a session stands.
@@ -22,6 +23,8 @@ pub(in crate::router) struct Remote {
     peer: Arc<Peer>,
     /// The session's id, which names it on every node.
     session: Id,
+    /// Since when it has had no connection.
+    away_since: Mutex<Option<SystemTime>>,
     is_away: AtomicBool,
     /// How many requests it has that this node did not give it.
     load: AtomicU32,
@@ -32,7 +35,8 @@ pub(in crate::router) struct Remote {
 impl Remote {
     /// The stand-in of a handler, or of a member of a group.
     pub(super) fn handler(peer: &Arc<Peer>, session: Id) -> Self {
-        Self { peer: Arc::clone(peer), session, is_away: AtomicBool::new(false), load: AtomicU32::new(0), asks: None }
+        let (away_since, is_away) = (Mutex::default(), AtomicBool::new(false));
+        Self { peer: Arc::clone(peer), session, away_since, is_away, load: AtomicU32::new(0), asks: None }
     }
 
     /// The stand-in of the requester of one request.
@@ -40,8 +44,14 @@ impl Remote {
         Self { asks: Some(part), ..Self::handler(peer, part.handler) }
     }
 
-    pub(super) fn set_away(&self, is_away: bool) {
-        self.is_away.store(is_away, Ordering::Relaxed);
+    pub(super) fn set_away(&self, since: Option<SystemTime>) {
+        *self.away_since.lock() = since;
+        self.is_away.store(since.is_some(), Ordering::Relaxed);
+    }
+
+    /// Since when it has had no connection, by the clock of its node.
+    pub(in crate::router) fn away_since(&self) -> Option<SystemTime> {
+        *self.away_since.lock()
     }
 
     pub(super) fn set_load(&self, requests: u32) {

@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::SystemTime;
 
 use super::Filter;
 use crate::auth::Proof;
@@ -113,7 +113,7 @@ impl Router {
     }
 
     /// What an operator sees of a session.
-    pub fn session_row(&self, now: Instant, session: &Session) -> SessionRow {
+    pub fn session_row(&self, session: &Session) -> SessionRow {
         let depth = session.outbox().depth();
         let (subscriptions, handlers, asked) = {
             let holds = session.holds.lock();
@@ -126,7 +126,7 @@ impl Router {
             user: session.user().map(str::to_owned),
             state: ApplicationState::of_session(session),
             since: session.since,
-            away_since: session.away_since().map(|since| self.date(since.min(now))),
+            away_since: session.away_since(),
             address: session.address(),
             proof: proof_text(session),
             resumable: session.is_resumable(),

@@ -169,7 +169,7 @@ impl Router {
     /// Ends a request whose time is over, as this event does.
     pub(in crate::router) fn expire_one(&self, now: Instant, pending: &Arc<Pending>, event: Event<'_>) {
         let Outcome::Ended(before) = self.advance(now, pending, event) else { return };
-        let refusal = words::timed_out(now, pending, &before, self.away_since(&before));
+        let refusal = words::timed_out(now, pending, &before, Self::away_since(&before));
         match &before {
             State::Given(handler) => {
                 let session = &handler.session;

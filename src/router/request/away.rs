@@ -62,9 +62,9 @@ impl Router {
     }
 
     /// Since when the handler of a request has had no connection.
-    pub(in crate::router) fn away_since(&self, state: &State) -> Option<SystemTime> {
+    pub(in crate::router) fn away_since(state: &State) -> Option<SystemTime> {
         match state {
-            State::Given(handler) => handler.session.away_since().map(|since| self.date(since)),
+            State::Given(handler) => handler.session.away_since(),
             State::Seeking | State::Waiting(_) | State::Ended => None,
         }
     }

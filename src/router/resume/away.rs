@@ -129,7 +129,7 @@ impl Router {
         line.stage = Stage::Away { since: now, until, proof_ends };
         session.set_paused(None);
         if let Some(resumable) = &session.resumable {
-            resumable.set_away(Some(now));
+            resumable.set_away(Some(self.date(now)));
         }
         self.resumes.away.lock().insert(now, until, session);
     }

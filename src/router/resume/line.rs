@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use parking_lot::MutexGuard;
 
@@ -17,7 +17,7 @@ pub(in crate::router) struct Resumable {
     line: Mutex<Line>,
     is_away: AtomicBool,
     /// Since when it is away.
-    away_since: Mutex<Option<Instant>>,
+    away_since: Mutex<Option<SystemTime>>,
     /// How often it has moved.
     pub(super) moves: u64,
     /// Whether it is between two nodes.
@@ -84,7 +84,7 @@ impl Resumable {
         self.line.lock()
     }
 
-    pub(super) fn set_away(&self, since: Option<Instant>) {
+    pub(super) fn set_away(&self, since: Option<SystemTime>) {
         self.is_away.store(since.is_some(), Ordering::Relaxed);
         *self.away_since.lock() = since;
     }
@@ -102,9 +102,10 @@ impl Session {
             || self.remote().is_some_and(Remote::is_away)
     }
 
-    /// Returns since when it has had no connection.
-    pub(in crate::router) fn away_since(&self) -> Option<Instant> {
-        self.resumable.as_ref().and_then(|it| *it.away_since.lock())
+    /// Returns since when it has had no connection, by the clock of its node.
+    pub(in crate::router) fn away_since(&self) -> Option<SystemTime> {
+        let here = self.resumable.as_ref().and_then(|it| *it.away_since.lock());
+        here.or_else(|| self.remote().and_then(Remote::away_since))
     }
 
     /// Keeps other connections from replacing the one with this number. `None` if one has replaced it, or if the session has

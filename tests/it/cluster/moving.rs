@@ -320,3 +320,30 @@ fn a_will_is_published_where_the_session_ends_and_not_where_it_was() {
 fn will() -> Value {
     json!({ "channel": "Phone", "topic": "Call", "subtopic": "Gone" })
 }
+
+#[test]
+fn a_requester_is_told_since_when_its_handler_on_another_node_is_away() {
+    let nodes = nodes(2);
+    let crm = nodes.node(0).attach("crm", Some("alice"));
+    let mut gadget = nodes.desk(1).begin("gadget");
+    let wanted = json!({"channel": "Calls", "topic": "Call", "subtopic": "Dial", "role": "handler"});
+    gadget.command(nodes.desk(1), "Subscription", "Subscribe", &wanted);
+    nodes.settle();
+    let failure = || {
+        nodes.send(0, &crm, &event("Calls/Call/Dial", r#","id":"r","timeout":500"#)).unwrap();
+        let core = nodes.node(0);
+        core.router.expire(core.now + Duration::from_millis(600));
+        nodes.settle();
+        nodes.take(0, &crm)[0]["data"]["ErrorMessage"].clone()
+    };
+    assert_eq!(failure(), "'gadget' did not answer within 500 ms");
+    gadget.lose(nodes.desk(1));
+    nodes.settle();
+    let since = "'gadget' did not answer within 500 ms; it has had no connection since 1970-01-01T00:00:00Z";
+    assert_eq!(failure(), since);
+    // Also on a new link.
+    nodes.lose(1);
+    nodes.find(1);
+    nodes.settle();
+    assert_eq!(failure(), since);
+}

@@ -303,7 +303,7 @@ fn a_message_that_waits_for_the_disk_counts_once() {
     let mut client = stage.desk.begin("crm");
     let received = |stage: &Stage, client: &Client| {
         let session = client.connection.session().unwrap();
-        stage.desk.core.router.session_row(stage.desk.now(), session).received
+        stage.desk.core.router.session_row(session).received
     };
     let before = received(&stage, &client);
     client.say(&stage.desk, &event("Phone/Call/Ring", ""));

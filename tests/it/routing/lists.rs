@@ -26,7 +26,7 @@ fn history(size: usize) -> Channel {
 }
 
 fn sessions(core: &Core, filter: &Filter) -> Vec<SessionRow> {
-    core.router.list_sessions(filter).iter().map(|session| core.router.session_row(core.now, session)).collect()
+    core.router.list_sessions(filter).iter().map(|session| core.router.session_row(session)).collect()
 }
 
 #[test]
@@ -95,7 +95,7 @@ fn sessions_can_be_sorted_by_what_is_wrong_with_them() {
 
     let first = |sort| {
         let first = core.router.top_sessions(&Filter::default(), sort, 1).pop().unwrap();
-        let row = core.router.session_row(core.now, &first);
+        let row = core.router.session_row(&first);
         (row.source, row.dropped, row.rate)
     };
     assert_eq!(first(SessionSort::Since), ("idle".to_owned(), 0, 0.0));

@@ -151,8 +151,8 @@ pub(super) async fn sessions(
     State(shared): State<Shared>,
     Query(wanted): Query<Wanted>,
 ) -> Result<Answer<Page<Session>>, Problem> {
-    let (router, now) = (&shared.broker.router, Instant::now().into_std());
-    let row = |session: &_| Session::from(router.session_row(now, session));
+    let router = &shared.broker.router;
+    let row = |session: &_| Session::from(router.session_row(session));
     let Some(sort) = wanted.sort else {
         let found = router.list_sessions(&wanted.filter());
         let found = found.into_iter().map(|session| (session.id().to_string(), session));
@@ -182,7 +182,7 @@ pub(super) async fn session(State(shared): State<Shared>, Path(id): Path<String>
     let router = &shared.broker.router;
     let found = router.find_session(&id);
     let found = found.ok_or_else(|| Problem::new(Code::NotFound, "no session has this id; it may have ended"))?;
-    Ok(Answer(router.session_row(Instant::now().into_std(), &found).into()))
+    Ok(Answer(router.session_row(&found).into()))
 }
 
 /// List the subscriptions
