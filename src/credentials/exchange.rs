@@ -1,4 +1,5 @@
-//! [`Exchanges`]: fetches of one user that are in flight at the same time share one exchange with the source.
+//! [`Exchanges`]: fetches of one user that are in flight at the same time share one exchange with the source, unless what the
+//! source holds has changed since it began.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -23,9 +24,17 @@ pub(super) struct Exchanges {
 
 #[derive(Default)]
 struct State {
-    /// By user, each with its number.
-    by_user: HashMap<String, (u64, WeakShared<Exchange>)>,
+    /// By user: the last one that began.
+    by_user: HashMap<String, InFlight>,
     begun: u64,
+}
+
+/// An exchange that is in flight.
+struct InFlight {
+    number: u64,
+    /// That of the source when it began.
+    age: u64,
+    exchange: WeakShared<Exchange>,
 }
 
 impl Exchanges {
@@ -36,7 +45,10 @@ impl Exchanges {
     /// The credentials of a user, from the exchange that is in flight or from a new one.
     pub(super) fn find(self: &Arc<Self>, user: &str) -> Shared<Exchange> {
         let mut state = self.state.lock();
-        if let Some(exchange) = state.by_user.get(user).and_then(|(_, exchange)| exchange.upgrade()) {
+        // Before the source is asked: after a change in between, the next fetch asks again.
+        let age = self.source.age();
+        let in_flight = state.by_user.get(user).filter(|it| it.age == age);
+        if let Some(exchange) = in_flight.and_then(|it| it.exchange.upgrade()) {
             return exchange;
         }
         state.begun += 1;
@@ -49,8 +61,8 @@ impl Exchanges {
         });
         let exchange = exchange.shared();
         if let Some(weak) = exchange.downgrade() {
-            let number = state.begun;
-            state.by_user.insert(user.to_owned(), (number, weak));
+            let in_flight = InFlight { number: state.begun, age, exchange: weak };
+            state.by_user.insert(user.to_owned(), in_flight);
         }
         exchange
     }
@@ -67,7 +79,7 @@ impl Drop for Ended {
     fn drop(&mut self) {
         let Some(exchanges) = self.of.upgrade() else { return };
         let by_user = &mut exchanges.state.lock().by_user;
-        if by_user.get(&self.user).is_some_and(|(number, _)| *number == self.number) {
+        if by_user.get(&self.user).is_some_and(|it| it.number == self.number) {
             by_user.remove(&self.user);
         }
     }
@@ -75,7 +87,7 @@ impl Drop for Ended {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
     use secrecy::SecretString;
     use tokio::sync::Semaphore;
@@ -86,7 +98,14 @@ mod tests {
     /// Counts what it is asked, and answers when it may.
     struct Counting {
         asked: AtomicUsize,
+        changes: AtomicU64,
         may_answer: Semaphore,
+    }
+
+    impl Counting {
+        fn new() -> Self {
+            Self { asked: AtomicUsize::new(0), changes: AtomicU64::new(0), may_answer: Semaphore::new(0) }
+        }
     }
 
     impl Source for Counting {
@@ -98,11 +117,15 @@ mod tests {
                 Ok(Credentials { username: user, password, extension, adfs_username: None })
             })
         }
+
+        fn age(&self) -> u64 {
+            self.changes.load(Ordering::SeqCst)
+        }
     }
 
     #[tokio::test]
     async fn fetches_of_one_user_that_overlap_share_an_exchange() {
-        let counting = Arc::new(Counting { asked: AtomicUsize::new(0), may_answer: Semaphore::new(0) });
+        let counting = Arc::new(Counting::new());
         let exchanges = Arc::new(Exchanges::new(Arc::clone(&counting) as _));
         let (first, second, other) = (exchanges.find("alice"), exchanges.find("alice"), exchanges.find("bob"));
         assert_eq!(counting.asked.load(Ordering::SeqCst), 2);
@@ -116,6 +139,26 @@ mod tests {
         assert_eq!(counting.asked.load(Ordering::SeqCst), 3);
         // One that nobody waits for is forgotten.
         drop(exchanges.find("alice"));
+        assert!(exchanges.state.lock().by_user.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_fetch_after_a_change_does_not_share_an_exchange_that_began_before_it() {
+        let counting = Arc::new(Counting::new());
+        let exchanges = Arc::new(Exchanges::new(Arc::clone(&counting) as _));
+        let before = exchanges.find("alice");
+        counting.changes.fetch_add(1, Ordering::SeqCst);
+        let (first, second) = (exchanges.find("alice"), exchanges.find("alice"));
+        assert_eq!(counting.asked.load(Ordering::SeqCst), 2);
+        counting.may_answer.add_permits(1);
+        let before = before.await.unwrap();
+        // The end of the old exchange is not the end of the new one.
+        let third = exchanges.find("alice");
+        assert_eq!(counting.asked.load(Ordering::SeqCst), 2);
+        counting.may_answer.add_permits(1);
+        let (first, second, third) = tokio::join!(first, second, third);
+        let (first, second, third) = (first.unwrap(), second.unwrap(), third.unwrap());
+        assert!(Arc::ptr_eq(&first, &second) && Arc::ptr_eq(&first, &third) && !Arc::ptr_eq(&first, &before));
         assert!(exchanges.state.lock().by_user.is_empty());
     }
 }

@@ -31,6 +31,12 @@ pub trait Source: Send + Sync {
     /// Ends with a refusal if there are none or the source cannot be asked. The refusal is sent to the agent; details for
     /// the operator go to the log.
     fn find(self: Arc<Self>, user: String) -> Found;
+
+    /// How often what it holds is known to have changed, if it is read over a network. An answer that was asked for at
+    /// another age can be an old one, so a new fetch does not share it.
+    fn age(&self) -> u64 {
+        0
+    }
 }
 
 /// The refusal for a fault whose cause is in the log.

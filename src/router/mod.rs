@@ -45,8 +45,8 @@
 //!     `Commits::queue`, `Commits::attempts`, `Forgotten::lost`, `DiskReads`, `PendingCommits::waiting`, `EndedSessions`, `Resumes::away`,
 //!     `Resumes::by_id`, a shard, those of `resume::kept`, those of `resume::floors`, `Calls`, `Call::state`, `Leases::state`, `Cleared`,
 //!     `Peer::wants`, `Peer::leaving`, `Peer::asked`, `Asks::state`, `MissedValues::state`, `Peer::inbox`, `CutOff::state`, `ChangedLoads`,
-//!     `PressedElsewhere::receivers`, `Adapters`, that of a [`MoveTicket`], those of a [`Backplane`]. No other lock is taken while one
-//!     of them is held.
+//!     `PressedElsewhere::receivers`, `Adapters`, that of a [`MoveTicket`], those of a [`Backplane`] and of a
+//!     [`RecordCache`]. No other lock is taken while one of them is held.
 //! 23. `Taps::list`, then `Queue::waiting` of one tap; and a ring of the flight recorder, which a worker takes only if nobody
 //!     has it, or for some microseconds. No other lock is taken while one of them is held.
 
@@ -105,7 +105,7 @@ mod will;
 
 pub use activity::QueueSample;
 pub use attach::NotAttached;
-pub use backplane::{Backplane, Fetched, Lost, MoveTicket, Steady};
+pub use backplane::{Backplane, Fetched, Lost, MoveTicket, RecordCache, Steady};
 pub use call::{CallOutcome, Gathered};
 pub use change::Reason;
 pub use commit::{

@@ -58,9 +58,13 @@ impl Cache {
 
     /// Forgets everything, because rows have changed in the org.
     pub(super) fn clear(&self) {
-        let mut entries = self.entries.lock();
-        entries.age.0 += 1;
-        entries.by_key = Expiring::new(ENTRIES_MAX);
+        let old = {
+            let mut entries = self.entries.lock();
+            entries.age.0 += 1;
+            std::mem::replace(&mut entries.by_key, Expiring::new(ENTRIES_MAX))
+        };
+        // Without the lock: it takes a while to erase many.
+        drop(old);
     }
 
     /// Keeps credentials, unless rows have changed since `read_at`, when they were asked for. Must be called within a
@@ -99,6 +103,9 @@ async fn sweep(entries: Arc<Mutex<Entries>>, stop: CancellationToken) {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering};
+    use std::thread;
+
     use secrecy::SecretString;
 
     use super::*;
@@ -135,5 +142,44 @@ mod tests {
         assert!(cache.find(Instant::now(), "a").is_none());
         cache.keep(Instant::now(), cache.age(), "a".to_owned(), &found);
         assert!(cache.find(Instant::now(), "a").is_some());
+    }
+
+    /// Each thread reads an org that others change. What was read before a change is not found after it.
+    #[tokio::test]
+    async fn many_threads_never_find_what_was_read_before_a_change_that_is_over() {
+        const THREADS: u64 = 4;
+        const CHANGES: u64 = 500;
+        let (cache, record, known) = (Cache::new(Duration::from_mins(1)), AtomicU64::new(0), AtomicU64::new(0));
+        let (cache_ref, record_ref, known_ref) = (&cache, &record, &known);
+        let runtime = tokio::runtime::Handle::current();
+        let read = |credentials: &Credentials| credentials.username.parse::<u64>().unwrap();
+        thread::scope(|scope| {
+            for _ in 0..THREADS {
+                let runtime = runtime.clone();
+                scope.spawn(move || {
+                    let _entered = runtime.enter();
+                    for _ in 0..CHANGES {
+                        let read_at = cache_ref.age();
+                        let username = record_ref.load(Ordering::SeqCst).to_string();
+                        let (password, extension) = (SecretString::from("pw"), String::new());
+                        let found = Credentials { username, password, extension, adfs_username: None };
+                        thread::yield_now();
+                        cache_ref.keep(Instant::now(), read_at, "a".to_owned(), &found);
+                        let before = known_ref.load(Ordering::SeqCst);
+                        let kept = cache_ref.find(Instant::now(), "a");
+                        assert!(kept.is_none_or(|kept| read(&kept) >= before), "it is older than {before}");
+                    }
+                });
+                scope.spawn(move || {
+                    for _ in 0..CHANGES {
+                        let changed = record_ref.fetch_add(1, Ordering::SeqCst) + 1;
+                        cache_ref.clear();
+                        known_ref.fetch_max(changed, Ordering::SeqCst);
+                    }
+                });
+            }
+        });
+        assert_eq!(cache.age(), Age(THREADS * CHANGES));
+        assert!(cache.find(Instant::now(), "a").is_none_or(|kept| read(&kept) == THREADS * CHANGES));
     }
 }

@@ -70,19 +70,14 @@ impl Org {
         self.client.snapshot()
     }
 
-    /// Notes that records of an object have changed in the org, or may have. `event` is the API name of the change event.
-    pub(super) fn changed(&self, event: &str) {
-        if is_change_of(event, &self.config.credentials.object) {
+    /// Notes that records of an object have changed in the org, or may have. `event` is the API name of the change event;
+    /// `None`: any object's. Returns whether credentials were forgotten.
+    pub(super) fn changed(&self, event: Option<&str>) -> bool {
+        let concerns_credentials = event.is_none_or(|event| is_change_of(event, &self.config.credentials.object));
+        if concerns_credentials {
             self.cache.clear();
         }
-    }
-
-    /// Notes that changes may have been missed. `topic` is the topic or channel of change events that begins anew; a channel
-    /// has the changes of several objects, and its name does not say of which.
-    pub(super) fn missed_changes(&self, topic: &str) {
-        if topic.starts_with("/data/") {
-            self.cache.clear();
-        }
+        concerns_credentials
     }
 
     pub(super) async fn look_up(&self, user: &str) -> Result<Credentials, Fault> {
@@ -167,6 +162,9 @@ fn unknown(lookup: &Lookup) -> Fault {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::credentials::Source;
+    use crate::router::RecordCache;
+    use crate::salesforce::CurrentOrg;
 
     fn path(mode: Mode, key: UserKey, user: &str) -> Option<String> {
         let mut lookup = Lookup { mode, key, apex_path: Some("/cti/{user}/login".to_owned()), ..Lookup::default() };
@@ -190,7 +188,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn credentials_are_forgotten_if_a_topic_or_channel_of_changes_begins_anew() {
+    async fn credentials_are_forgotten_if_their_records_or_any_may_have_changed() {
         let folder = tempfile::tempdir().unwrap();
         let secret = folder.path().join("secret");
         std::fs::write(&secret, "s").unwrap();
@@ -203,19 +201,22 @@ mod tests {
             ..config::Salesforce::default()
         };
         config.credentials.cache = std::time::Duration::from_mins(1);
-        let org = Org::open(&config).unwrap();
+        let current = Arc::new(CurrentOrg::open(&config).unwrap());
+        let mut age = 0;
         let password = secrecy::SecretString::from("pw");
         let found = Credentials { username: "1".to_owned(), password, extension: "2".to_owned(), adfs_username: None };
-        for (topic, forgets) in [
-            ("/data/CTI_Login__ChangeEvent", true),
-            ("/data/ChangeEvents", true),
-            ("/data/Logins__chn", true),
-            ("/event/CTI_Notice__e", false),
-        ] {
+        for (event, forgets) in
+            [(Some("CTI_Login__ChangeEvent"), true), (None, true), (Some("ContactChangeEvent"), false)]
+        {
+            let org = current.get();
             org.cache.keep(Instant::now(), org.cache.age(), "a".to_owned(), &found);
-            org.missed_changes(topic);
-            assert_eq!(org.cache.find(Instant::now(), "a").is_none(), forgets, "{topic}");
+            current.records_changed(event);
+            assert_eq!(org.cache.find(Instant::now(), "a").is_none(), forgets, "{event:?}");
+            age += u64::from(forgets);
+            assert_eq!(current.age(), age, "{event:?}");
         }
+        current.replace(current.prepare(&config).unwrap());
+        assert_eq!(current.age(), age + 1, "other settings may find others");
     }
 
     #[test]

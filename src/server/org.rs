@@ -10,7 +10,7 @@ use super::cluster::Cluster;
 use crate::adapter::Handler;
 use crate::audit::Audit;
 use crate::config::{Config, Salesforce, Store};
-use crate::router::Router;
+use crate::router::{RecordCache, Router};
 use crate::salesforce::{CurrentOrg, Events, NextEvents, Org, SetupError, Snapshot, TopicSnapshot, Writers};
 use crate::telemetry::metrics::SalesforceCalls;
 
@@ -175,6 +175,13 @@ impl OrgParts {
                 }
             }
             None => {}
+        }
+    }
+
+    /// Lets other nodes tell the org what has changed.
+    pub(super) fn follow_nodes(&self, router: &Router) {
+        if let Some(org) = self.org.get() {
+            router.set_record_cache(&(Arc::clone(org) as Arc<dyn RecordCache>));
         }
     }
 

@@ -203,6 +203,7 @@ impl Adapters {
     pub(super) fn replace_org(&self, next: NextOrg, config: &Config, running: Running<'_>) {
         let NextOrg { calls, topics } = next;
         self.org.replace_calls(config, calls);
+        self.org.follow_nodes(running.router);
         let mut hosts = self.hosts.lock();
         hosts.iter().for_each(Host::unsubscribe);
         running.router.declare(self.declared(config));
@@ -227,6 +228,7 @@ impl Adapters {
 
     /// Attaches the handlers to the router, and publishes the events of the org.
     pub(super) fn start(&self, config: &Config, running: Running<'_>) -> Result<(), AdapterError> {
+        self.org.follow_nodes(running.router);
         let mut hosts = self.hosts.lock();
         for handler in self.handlers() {
             attach(&mut hosts, Arc::clone(handler), config, running)?;

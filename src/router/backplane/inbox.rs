@@ -133,6 +133,7 @@ impl Message<'_> {
             | Self::Loads(_)
             | Self::Control(_)
             | Self::ReadValues
+            | Self::RecordsChanged { .. }
             | Self::AskLease { .. }
             | Self::Lease { .. }
             | Self::Ask { .. }

@@ -101,6 +101,11 @@ pub(in crate::router) enum Message<'a> {
     },
     /// The bucket has something that was not sent.
     ReadValues,
+    /// Records of another system have changed, or may have.
+    RecordsChanged {
+        /// The API name of the change event; `None`: of any object.
+        event: Option<&'a str>,
+    },
     /// The sender claims a lease that the receiver has. Is its session away?
     AskLease {
         /// The claim of the sender.
@@ -374,6 +379,7 @@ impl Message<'_> {
             | Self::Relieved { .. }
             | Self::Cleared { .. }
             | Self::ReadValues
+            | Self::RecordsChanged { .. }
             | Self::AskLease { .. }
             | Self::Lease { .. }
             | Self::Ask { question: Question::Close { .. }, .. }

@@ -10,8 +10,8 @@
 //! remembered of one that is lost, `inbox` holds back what must not overtake an event of a log, `events` and `requests`
 //! are how both cross a link. `narrowing` is what sessions elsewhere may receive, `load` how busy they are, `pressure` how
 //! publishers wait for their queues. `retained` are the values that a cluster keeps, `missed` those that have to be read,
-//! `moving` is how a session gets to another node, `asking` is what operators want of all nodes. Nothing here waits: what a
-//! link cannot take breaks it, and its peer's stand-ins end.
+//! `moving` is how a session gets to another node, `asking` is what operators want of all nodes, `records` is what an adapter
+//! keeps that events make old. Nothing here waits: what a link cannot take breaks it, and its peer's stand-ins end.
 
 mod acknowledged;
 mod announce;
@@ -26,11 +26,12 @@ pub(super) mod moving;
 mod narrowing;
 mod peer;
 pub(super) mod pressure;
+mod records;
 pub(super) mod remote;
 mod requests;
 mod retained;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use arc_swap::ArcSwap;
@@ -53,6 +54,7 @@ pub use moving::{Fetched, MoveTicket, Steady};
 pub use peer::Lost;
 pub(super) use peer::Peer;
 use pressure::Adapters;
+pub use records::RecordCache;
 pub(super) use retained::Revised;
 
 /// What carries messages to other nodes. Messages to one node arrive in the order in which they were given, once, or the
@@ -87,6 +89,8 @@ pub(super) struct Cluster {
     missed: MissedValues,
     moves: Moves,
     asks: Asks,
+    /// What an adapter keeps of records that peers report changes of.
+    record_cache: OnceLock<Arc<dyn RecordCache>>,
 }
 
 impl Cluster {
@@ -101,6 +105,7 @@ impl Cluster {
             missed: MissedValues::default(),
             moves: Moves::default(),
             asks: Asks::default(),
+            record_cache: OnceLock::new(),
         }
     }
 
@@ -261,6 +266,7 @@ impl Router {
                 self.take_over_value(now, &place, None, *revision);
             }
             Message::ReadValues => self.note_values_missed(),
+            Message::RecordsChanged { event } => self.records_changed_elsewhere(*event),
             Message::AskLease { claim, lease } => self.lease_asked(now, peer, *claim, *lease),
             Message::Lease { claim, lease, answer } => self.lease_told(now, peer, *claim, *lease, *answer),
             Message::Moving(moving) => self.moving_from(now, peer, moving),

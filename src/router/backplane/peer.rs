@@ -211,6 +211,8 @@ impl Wants {
 impl Router {
     /// A peer's snapshot: what it announced before is void.
     pub(super) fn begin_anew(&self, now: Instant, peer: &Arc<Peer>, changes: &[Change<'_>]) {
+        // What it said of records while there was no link is not sent again.
+        self.records_changed_elsewhere(None);
         if peer.is_known.swap(true, Ordering::AcqRel) {
             self.forget_peer(now, peer);
         }

@@ -1,5 +1,6 @@
 //! What a stream has brought: its events are decoded, published and committed, and the position of the topic follows.
 
+use std::collections::BTreeSet;
 use std::future::poll_fn;
 use std::sync::Arc;
 
@@ -30,13 +31,18 @@ impl Subscription {
         let mut pressed = Vec::new();
         // Events of a durable channel share commits.
         let mut waiting = Vec::new();
+        let mut changed = BTreeSet::new();
         let mut outcome = Ok(());
         for event in &response.events {
             self.stats.received();
-            let ticket = match self.read(token, event).await {
+            let ticket = match self.read(token, event, &mut changed).await {
                 Ok(Some(heard)) => self.route(course, &heard, &mut pressed),
                 Ok(None) => {
                     count(&self.stats.unreadable);
+                    // It may be a change of any object.
+                    if changed.insert(String::new()) {
+                        self.missed_changes();
+                    }
                     Ok(None)
                 }
                 Err(failure) => Err(failure),
@@ -85,8 +91,14 @@ impl Subscription {
         Ok(())
     }
 
-    /// Decodes an event. `None`: it can never be decoded.
-    async fn read(&self, token: &Token, event: &ConsumerEvent) -> Result<Option<Heard>, Failure> {
+    /// Decodes an event. `None`: it can never be decoded. `changed` has the change events that were noted since the response
+    /// arrived: once is enough, because what it is about was changed before.
+    async fn read(
+        &self,
+        token: &Token,
+        event: &ConsumerEvent,
+        changed: &mut BTreeSet<String>,
+    ) -> Result<Option<Heard>, Failure> {
         let Some(id) = event.event.as_ref().map(|it| it.schema_id.as_str()) else { return Ok(None) };
         let schema = match self.shared.schemas.find(id) {
             Some(schema) => schema,
@@ -95,10 +107,10 @@ impl Subscription {
                 None => return Ok(None),
             },
         };
-        let org = self.shared.org.get();
-        if schema.is_change() {
-            org.changed(schema.name());
+        if schema.is_change() && changed.insert(schema.name().to_owned()) {
+            self.shared.changed(Some(schema.name()));
         }
+        let org = self.shared.org.get();
         let heard = event::read(event, &schema, &self.settings.load(), org.password_field());
         if heard.is_none() {
             tracing::warn!(name = self.name, schema_id = id, "an event does not fit its schema and was skipped");

@@ -35,7 +35,7 @@ use tokio_util::task::TaskTracker;
 use super::CurrentOrg;
 use super::oauth::SetupError;
 use crate::config::{self, EventTopic};
-use crate::router::{Outbox, OutboxLimits, Router, Session};
+use crate::router::{Outbox, OutboxLimits, RecordCache, Router, Session};
 use replay::Positions;
 use schema::Schemas;
 use seat::OwnSeat;
@@ -191,6 +191,13 @@ impl Events {
 }
 
 impl Shared {
+    /// Forgets credentials whose records have changed, on all nodes. `event` is the API name of the change event; `None`: any
+    /// records may have changed.
+    fn changed(&self, event: Option<&str>) {
+        self.org.records_changed(event);
+        self.router.tell_records_changed(event);
+    }
+
     fn seat(&self, topic: &str) -> Arc<dyn TopicSeat> {
         match &self.keeper {
             Some(keeper) => keeper.seat(topic),

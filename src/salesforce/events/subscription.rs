@@ -63,6 +63,8 @@ pub(super) struct Subscription {
 /// A stream of events.
 struct Opened {
     token: Arc<Token>,
+    /// It continues after an event, or begins with all that are kept.
+    is_whole: bool,
     /// Requests further events.
     asks: mpsc::Sender<FetchRequest>,
     stream: Streaming<FetchResponse>,
@@ -156,10 +158,11 @@ impl Subscription {
     /// Runs one stream until it fails, or until `leave`.
     async fn stream(&self, course: &mut Course, leave: &CancellationToken) -> Result<(), Failure> {
         let Some(opened) = leave.run_until_cancelled(self.open(course)).await else { return Ok(()) };
-        let Opened { token, asks, mut stream } = opened?;
-        if !std::mem::replace(&mut course.has_turn, true) {
-            // Another node may have read of changes meanwhile. Only now, because the cache serves while Salesforce is down.
-            self.shared.org.get().missed_changes(&self.topic);
+        let Opened { token, is_whole, asks, mut stream } = opened?;
+        if !std::mem::replace(&mut course.has_turn, true) || !is_whole {
+            // Another node may have read of changes meanwhile, without telling all. Only now, because caches serve while
+            // Salesforce is down.
+            self.missed_changes();
         }
         let org = org_of(&token)?;
         let mut owed = ASKED_MAX;
@@ -196,12 +199,14 @@ impl Subscription {
         course.expired = None;
         course.token = Some(Arc::clone(&token));
         let (asks, queue) = mpsc::channel(2);
-        asks.try_send(self.first(org_of(&token)?)).ok();
+        let first = self.first(org_of(&token)?);
+        let is_whole = first.replay_preset() != ReplayPreset::Latest;
+        asks.try_send(first).ok();
         let counted = CountedCall::begin(client.calls(), SalesforceOperation::Events);
         let opened = timeout(SILENCE, self.shared.pubsub.load_full().subscribe(&token, queue)).await;
         counted.end(outcome_of(&opened));
         let stream = opened.map_err(|_| silent())?.map_err(|status| Failure::of(&status))?;
-        Ok(Opened { token, asks, stream })
+        Ok(Opened { token, is_whole, asks, stream })
     }
 
     fn ask(&self) -> FetchRequest {
@@ -245,6 +250,14 @@ impl Subscription {
         course.told = false;
     }
 
+    /// Notes that changes may have been missed, if that is what the topic is about. It may be a channel, which has the changes
+    /// of several objects and whose name does not say of which.
+    pub(super) fn missed_changes(&self) {
+        if self.topic.starts_with("/data/") {
+            self.shared.changed(None);
+        }
+    }
+
     /// Returns how long to wait after a failure, and logs the failure once.
     fn consider(&self, failure: &Failure, course: &mut Course) -> Duration {
         let token = course.token.take();
@@ -259,7 +272,7 @@ impl Subscription {
             }
             Next::Anew => {
                 tracing::warn!(name, topic, hint, "the topic begins again at its configured start");
-                self.shared.org.get().missed_changes(topic);
+                self.missed_changes();
                 if let Some(org) = token.as_ref().and_then(|token| token.org.as_deref()) {
                     self.seat.forget(org);
                     self.shared.positions.forget(org, topic);

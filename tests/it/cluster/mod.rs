@@ -1,4 +1,4 @@
-//! Several brokers as one (docs/cluster.md). `routing`, `choosing`, `asking`, `pressure`, `exclusive`, `retained`, `missed`,
+//! Several brokers as one (docs/cluster.md). `routing`, `choosing`, `asking`, `pressure`, `exclusive`, `retained`, `missed`, `records`,
 //! `moving`, `logs`, `stress` and those that begin so are several routers in one thread or in many, whose links deliver when the
 //! test says so; `simulation` is routers with real links on a simulated `network`. The others are brokers on real NATS servers,
 //! which `servers` starts.
@@ -29,6 +29,7 @@ mod order;
 mod outages;
 mod permissions;
 mod pressure;
+mod records;
 mod reloading;
 mod retained;
 mod retained_logged;

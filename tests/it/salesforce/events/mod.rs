@@ -1,5 +1,6 @@
 //! Events from an org: a real broker subscribes to the stand-in org, and applications to the broker.
 
+mod caches;
 mod delivery;
 mod faults;
 mod nodes;

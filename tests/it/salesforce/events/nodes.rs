@@ -21,18 +21,18 @@ const LEASE: Duration = Duration::from_secs(25);
 const AT_ONCE: Duration = Duration::from_secs(5);
 
 /// An org, and a NATS server.
-struct Site {
-    stage: Stage,
-    servers: Servers,
+pub(super) struct Site {
+    pub(super) stage: Stage,
+    pub(super) servers: Servers,
 }
 
 impl Site {
-    async fn start() -> Option<Self> {
+    pub(super) async fn start() -> Option<Self> {
         let servers = Servers::start(1).await?;
         Some(Self { stage: Stage::start().await, servers })
     }
 
-    fn config(&self, node: &str, topics: &str) -> String {
+    pub(super) fn config(&self, node: &str, topics: &str) -> String {
         let (cluster, org) = (self.servers.table(node, 0), self.stage.config(topics));
         format!("{cluster}[admin]\nlisten = ['127.0.0.1:0']\n{org}")
     }
