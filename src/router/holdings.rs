@@ -18,8 +18,8 @@ pub(super) struct Holdings {
     pub(super) subscriptions: Vec<Arc<Subscription>>,
     /// Requests that the session sent. A gather has one entry for each handler.
     pub(super) asked: BTreeMap<Serial, Arc<Pending>>,
-    /// Requests that the session handles. The router makes the ids, so a client cannot choose ids that collide, and the
-    /// fast hash is safe.
+    /// Requests that the session handles, by the ids by which it knows them. The router makes these, so a client cannot choose
+    /// ids that collide, and the fast hash is safe.
     given: HashMap<RequestId, Arc<Pending>, foldhash::fast::FixedState>,
     /// The event that is published when the session ends. It was checked.
     pub(super) will: Option<Box<str>>,
@@ -91,16 +91,16 @@ impl Session {
         self.holds.lock().asked.remove(&request);
     }
 
-    /// Adds a request for this session to handle.
+    /// Adds a request for this session to handle, under the id by which it knows it.
     ///
     /// # Errors
     /// [`PushError::Closed`] if the session has ended.
-    pub(super) fn take(&self, pending: &Arc<Pending>) -> Result<(), PushError> {
+    pub(super) fn take(&self, id: RequestId, pending: &Arc<Pending>) -> Result<(), PushError> {
         let mut holds = self.holds.lock();
         if holds.gone {
             return Err(PushError::Closed);
         }
-        let before = holds.given.insert(pending.id, Arc::clone(pending));
+        let before = holds.given.insert(id, Arc::clone(pending));
         debug_assert!(before.is_none(), "a session is given a request once");
         self.busy.fetch_add(1, Ordering::Relaxed);
         self.load.note(self.number);

@@ -38,7 +38,8 @@
 //! 16. `Index::by_key`, a shard, then `Index::counts`.
 //! 17. `Peer::sessions`. Held over the making of a stand-in.
 //! 18. `Announced`, then `Acknowledged` of one peer. Held over the messages that tell all peers of a change.
-//! 19. `Moves::state`. Held over the question for a session that another node has.
+//! 19. `Moves::state`. Held over the question for a session that another node has, and over a reply that goes back to
+//!     the old node of a session, or the word that such replies are held.
 //! 20. `Transit::state`. Held over the pushes of what a session that has moved waited for.
 //! 21. `Peer::reports`, then `Outbox::state`. Held over the check whether its session may receive a frame. Tasks are woken after its release.
 //! 22. `Session::permissions`, `Session::proof`, `Session::address`, `HintAllowance::full_at`, `Hints::logged`, `Ids::random`,

@@ -161,6 +161,8 @@ fn outcome_of(event: &Event<'_>) -> (RequestOutcome, Option<ErrorCode>) {
         | Event::Give(..)
         | Event::Bounce(_)
         | Event::Return(_)
+        | Event::Rebind(..)
+        | Event::HandOn
         | Event::Wait(..) => (RequestOutcome::HandlerGone, Some(ErrorCode::HandlerGone)),
     }
 }

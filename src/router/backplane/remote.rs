@@ -124,6 +124,11 @@ impl Remote {
         self.say(&Message::Grouped { subscription: member.id.number(), group, event: *event })
     }
 
+    /// The request of which it is the requester.
+    pub(super) fn asked(&self) -> Option<Part> {
+        self.asks
+    }
+
     /// Passes a reply of a session on to the requester.
     pub(in crate::router) fn answer(&self, by: &Session, more: bool, frame: &Frame) {
         let Some(part) = self.asks else { return };

@@ -18,7 +18,7 @@ use crate::websocket::Frame;
 use wire::{DecodeLimits, ErrorCode, Field, Refusal, Splice, decode};
 
 /// How much longer than its requester's node a handler's node keeps a request. It ends sooner when that node says so.
-const SLACK: Duration = Duration::from_secs(5);
+pub(super) const SLACK: Duration = Duration::from_secs(5);
 
 impl Router {
     /// A request of a peer's session, for a handler of this node.
@@ -144,7 +144,7 @@ impl Router {
 }
 
 /// A request that this node gave to a handler of a peer.
-fn given_to(peer: &Peer, part: Part) -> Option<(Arc<Session>, Arc<Pending>)> {
+pub(super) fn given_to(peer: &Peer, part: Part) -> Option<(Arc<Session>, Arc<Pending>)> {
     let request = RequestId::from_number(part.request);
     peer.stand_ins(part.handler).find_map(|session| session.given(request).map(|pending| (session, pending)))
 }

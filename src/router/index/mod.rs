@@ -57,6 +57,23 @@ pub(in crate::router) enum Observes {
 }
 
 impl Subscription {
+    /// The same subscription of the same session where that is now. Only requests that it has been given refer to it.
+    pub(in crate::router) fn moved_to(&self, session: &Arc<Session>) -> Self {
+        Self {
+            id: self.id,
+            serial: self.serial,
+            since: self.since,
+            session: Arc::clone(session),
+            pattern: self.pattern.clone(),
+            role: self.role.clone(),
+            group: self.group.clone(),
+            observes: self.observes.clone(),
+            checked: AtomicBool::new(true),
+            ordered: None,
+            listing: Listing::default(),
+        }
+    }
+
     pub(in crate::router) fn is_handler(&self) -> bool {
         matches!(self.role, command::Role::Handler { .. })
     }

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use crate::router::backplane::moving::There;
 use crate::router::index::Subscription;
 use crate::router::outbox::{End, OnFull, Pressure};
 use crate::router::request::away::{push_cancelled, tell_away};
@@ -24,7 +25,22 @@ impl Router {
         session: &Arc<Session>,
         envelope: &Envelope<'_>,
     ) -> Result<Routed, Refusal> {
+        if self.hold_reply(session, envelope)? {
+            return Ok(Routed { secret: true, ..Routed::default() });
+        }
+        self.reply_at_once(now, session, envelope, false)
+    }
+
+    /// Passes a reply on. `was_held`: it has waited until its request was here, or stays where it is.
+    pub(in crate::router) fn reply_at_once(
+        &self,
+        now: Instant,
+        session: &Arc<Session>,
+        envelope: &Envelope<'_>,
+        was_held: bool,
+    ) -> Result<Routed, Refusal> {
         let id: Option<RequestId> = envelope.in_reply_to().and_then(|id| id.parse().ok());
+        let handed = self.handed_requests();
         if let Some(pending) = id.and_then(|id| session.given(id)) {
             let frame = replied(envelope, &pending);
             if let Some(routed) = self.answer_with(now, session, &pending, envelope.more(), frame) {
@@ -42,10 +58,11 @@ impl Router {
         if let Some(id) = id.filter(|_| !envelope.more()) {
             session.turns.replied_elsewhere(id);
         }
-        if self.reply_there(session, envelope) {
-            return Ok(Routed { secret: true, ..Routed::default() });
+        match self.reply_there(session, envelope, (was_held, handed))? {
+            There::Passed => Ok(Routed { secret: true, ..Routed::default() }),
+            There::Here => self.reply_at_once(now, session, envelope, was_held),
+            There::Nobody => Err(words::no_such_request(envelope.in_reply_to())),
         }
-        Err(words::no_such_request(envelope.in_reply_to()))
     }
 
     /// Rule 1 for ordered handlers: an envelope without `inReplyTo` is the reply to the request that has this turn.
@@ -331,7 +348,7 @@ impl Router {
             match (session.door(), session.remote()) {
                 (_, Some(remote)) => remote.cancel(pending, false),
                 (Some(door), None) => door.withdraw(pending.id, &Refusal::new(ErrorCode::RequestCancelled, why)),
-                (None, None) => push_cancelled(now, session, pending),
+                (None, None) => push_cancelled(now, session, pending.known_id()),
             }
         }
         self.turn_is_free(now, &before);

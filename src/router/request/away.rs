@@ -5,12 +5,12 @@ use std::time::{Instant, SystemTime};
 
 use wire::{DecodeLimits, ErrorCode, decode, notice};
 
-use crate::router::Router;
 use crate::router::outbox::OnFull;
 use crate::router::request::Asking;
 use crate::router::request::pending::{Event, KeptText, Outcome, Pending, State};
 use crate::router::request::words;
 use crate::router::session::Session;
+use crate::router::{RequestId, Router};
 
 impl Router {
     /// Gives the idempotent requests of a session that is away to other handlers that have a connection. All others stay
@@ -21,10 +21,11 @@ impl Router {
         }
         let given = session.holds.lock().given_in_order();
         for pending in given.iter().filter(|pending| pending.idempotent) {
+            let id = pending.known_id();
             if let Some(text) = pending.text()
                 && self.hand_over_one(now, pending, session, &text)
             {
-                push_cancelled(now, session, pending);
+                push_cancelled(now, session, id);
             }
         }
         // The turns of requests that others have now.
@@ -73,11 +74,11 @@ impl Router {
 /// A request has ended that a session was given. If it is away, it is told so when it returns.
 pub(in crate::router) fn tell_away(now: Instant, session: &Session, pending: &Pending) {
     if session.is_away() {
-        push_cancelled(now, session, pending);
+        push_cancelled(now, session, pending.known_id());
     }
 }
 
 /// Tells a handler that a request of its has ended without its answer.
-pub(in crate::router) fn push_cancelled(now: Instant, session: &Session, pending: &Pending) {
-    session.push(now, notice::cancelled(pending.id.text().as_ref()).into(), OnFull::Close).ok();
+pub(in crate::router) fn push_cancelled(now: Instant, session: &Session, id: RequestId) {
+    session.push(now, notice::cancelled(id.text().as_ref()).into(), OnFull::Close).ok();
 }

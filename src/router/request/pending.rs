@@ -59,6 +59,8 @@ struct Progress {
     attempts: u8,
     /// Handlers of other nodes that had gone when the request arrived.
     returned_by: Vec<SubscriptionId>,
+    /// The id by which its handler knows it, if another node gave it to that one.
+    known: Option<RequestId>,
     /// Kept if it may have to be sent later or once more.
     text: Option<Arc<KeptText>>,
 }
@@ -86,6 +88,11 @@ pub(in crate::router) enum Event<'a> {
     Bounce(&'a Arc<Subscription>),
     /// The handler had gone when the request arrived at its node.
     Return(&'a Arc<Subscription>),
+    /// The handler's session has moved, and has it where it is now. The id by which it knows it, if that is not the request's
+    /// own. Of a request that another node had before: it is this one's now.
+    Rebind(&'a Arc<Subscription>, Option<RequestId>),
+    /// The handler's session has moved, and another node has the request now.
+    HandOn,
     /// The queue of a handler that never answers took it.
     Deliver(&'a Arc<Subscription>),
     /// Every handler that could have it has another request's turn.
@@ -195,6 +202,7 @@ impl Draft<'_> {
                 deadline: now + self.timeout,
                 attempts: 0,
                 returned_by: Vec::new(),
+                known: None,
                 text: self.text,
             }),
         }
@@ -216,6 +224,11 @@ impl Pending {
     /// The handlers of other nodes that had gone when it arrived.
     pub(in crate::router) fn returned_by(&self) -> Vec<SubscriptionId> {
         self.progress.lock().returned_by.clone()
+    }
+
+    /// The id by which its handler knows it.
+    pub(in crate::router) fn known_id(&self) -> RequestId {
+        self.progress.lock().known.unwrap_or(self.id)
     }
 
     /// Whether it has not ended, and both its requester and its handler have a connection.
@@ -263,11 +276,14 @@ impl Requests {
             (Event::Return(handler), State::Given(given)) if Arc::ptr_eq(given, handler) => {
                 self.take_back(now, pending, progress, handler.id)
             }
+            (Event::Rebind(handler, known), _) => self.rebind(now, pending, progress, handler, known),
             (Event::Deliver(handler), State::Given(given)) if Arc::ptr_eq(given, handler) => {
                 self.end(now, pending, progress, TurnEnd::Over)
             }
             (Event::Wait(handlers, text), State::Seeking) => self.wait(now, pending, progress, handlers, text),
-            (Event::GiveUp(_), State::Seeking) => self.end(now, pending, progress, TurnEnd::Over),
+            (Event::GiveUp(_), State::Seeking) | (Event::HandOn, State::Given(_)) => {
+                self.end(now, pending, progress, TurnEnd::Over)
+            }
             (Event::Leave(handler), State::Waiting(handlers)) => {
                 handlers.retain(|other| !Arc::ptr_eq(other, handler));
                 match handlers.is_empty() {
@@ -304,6 +320,7 @@ impl Requests {
                 Event::Give(..)
                 | Event::Bounce(_)
                 | Event::Return(_)
+                | Event::HandOn
                 | Event::Deliver(_)
                 | Event::Wait(..)
                 | Event::GiveUp(_)
@@ -331,7 +348,8 @@ impl Requests {
                 Begin::Left => return Outcome::HandlerLeft,
             }
         }
-        if handler.session.take(pending).is_err() {
+        progress.known = None;
+        if handler.session.take(pending.id, pending).is_err() {
             if handler.ordered.is_some() {
                 handler.session.turns.end(now, self, pending.id, TurnEnd::Over);
             }
@@ -342,6 +360,31 @@ impl Requests {
         // The node of a handler elsewhere may say that it has gone.
         let may_return = handler.session.remote().is_some();
         progress.text = if may_return || pending.may_be_given_again(progress) { text.cloned() } else { None };
+        Outcome::Given(progress.deadline.saturating_duration_since(now))
+    }
+
+    /// The handler that has a request has moved, or the request has: nothing is sent.
+    fn rebind(
+        &self,
+        now: Instant,
+        pending: &Arc<Pending>,
+        progress: &mut Progress,
+        handler: &Arc<Subscription>,
+        known: Option<RequestId>,
+    ) -> Outcome {
+        let may = match &progress.state {
+            State::Seeking => true,
+            State::Given(given) => given.id == handler.id && !Arc::ptr_eq(&given.session, &handler.session),
+            State::Waiting(_) | State::Ended => false,
+        };
+        if !may {
+            return Outcome::Ignored;
+        }
+        if handler.session.take(known.unwrap_or(pending.id), pending).is_err() {
+            return Outcome::HandlerLeft;
+        }
+        self.change(now, pending, progress, State::Given(Arc::clone(handler)), TurnEnd::Over);
+        progress.known = known;
         Outcome::Given(progress.deadline.saturating_duration_since(now))
     }
 
@@ -406,7 +449,7 @@ impl Requests {
         let before = std::mem::replace(&mut progress.state, next);
         match &before {
             State::Given(handler) => {
-                handler.session.release(pending.id);
+                handler.session.release(progress.known.unwrap_or(pending.id));
                 if handler.ordered.is_some() {
                     handler.session.turns.end(now, self, pending.id, turn);
                 }

@@ -20,6 +20,7 @@ mod moving;
 mod moving_back;
 mod moving_leases;
 mod moving_logs;
+mod moving_requests;
 mod moving_turns;
 mod nats;
 mod network;

@@ -152,6 +152,7 @@ impl Router {
         }
         self.announce_session(&session, false);
         to.say(Moving::Over { leg });
+        self.hand_requests_on(leg);
         self.tell_idle(now, leg);
     }
 

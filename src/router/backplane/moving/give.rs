@@ -331,6 +331,7 @@ impl Router {
             follows_until: Some(now + FOLLOW_MAX),
             known_until,
             is_idle: false,
+            handing: BTreeSet::new(),
             look_at: known_until,
         };
         let mut state = cluster.moves.state.lock();

@@ -109,6 +109,62 @@ pub(in crate::router) enum Moving<'a> {
     Cancel { leg: Leg, id: &'a str },
     /// The session has ended at its new node.
     Ended { leg: Leg },
+    /// What the session replies to this request does not go back to its old node, the sender, any more: it waits.
+    Hold { request: Named },
+    /// It does. Everything that the session replied before has been sent.
+    Held { request: Named },
+    /// The request stays where it is. What has waited goes back to the sender.
+    Release { request: Named },
+    /// The receiver's session asked this request. Its handler is at another node now.
+    Rebind {
+        request: Named,
+        /// Its number at the receiver.
+        part: u64,
+        node: &'a str,
+    },
+    /// The answer to `Rebind`: whether the requester's node expects the answers from there from now on.
+    Rebound { request: Named, part: u64, is_done: bool },
+    /// The receiver has the session that handles this request of the sender's.
+    Handle(#[serde(borrow)] Handle<'a>),
+}
+
+/// A request that a session was given before it moved.
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(in crate::router) struct Named {
+    /// The leg in which it was given.
+    leg: Leg,
+    /// The number of the id by which the session knows it.
+    number: u64,
+}
+
+impl Named {
+    pub(in crate::router) fn new((leg, number): (Leg, u64)) -> Self {
+        Self { leg, number }
+    }
+
+    /// The leg, and the number.
+    pub(in crate::router) fn key(self) -> (Leg, u64) {
+        (self.leg, self.number)
+    }
+}
+
+/// All that the node of a handler has to know of a request that the handler has already. It is without its text.
+#[derive(Serialize, Deserialize)]
+pub(in crate::router) struct Handle<'a> {
+    pub(in crate::router) request: Named,
+    /// Its number at the requester's node.
+    pub(in crate::router) part: u64,
+    pub(in crate::router) subscription: u64,
+    pub(in crate::router) source: &'a str,
+    /// The requester's user.
+    pub(in crate::router) asker_user: Option<&'a str>,
+    /// The requester's own id.
+    pub(in crate::router) asker_id: Option<&'a str>,
+    /// The user whom it concerns.
+    pub(in crate::router) user: Option<&'a str>,
+    pub(in crate::router) triple: [&'a str; 3],
+    pub(in crate::router) timeout_ms: u64,
+    pub(in crate::router) secret: bool,
 }
 
 /// Which session a node asks for, and who its client is.
@@ -315,6 +371,10 @@ impl Moving<'_> {
                 logs.iter().map(Reached::len).sum()
             }
             Self::Back { text, .. } => text.len(),
+            Self::Handle(it) => {
+                let known = [it.asker_user, it.asker_id, it.user].into_iter().flatten().chain(it.triple);
+                it.source.len() + known.map(|part| part.len() + 16).sum::<usize>()
+            }
             _ => 0,
         }
     }

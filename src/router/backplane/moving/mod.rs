@@ -9,8 +9,8 @@
 //!
 //! Every node, the old and the new one included, then marks on its links from where on its events go to the new node
 //! (`Cut`; `Transit` has the rest). What has still reached the old node is relayed, in order, and so are the answers to
-//! requests that the session sent there: those requests, and those that it was given there, stay with the old node until
-//! they end, and its replies to them go back.
+//! requests that the session sent there: those requests stay with the old node until they end. Those that it was given there
+//! go to the new node (`handed`); until then, its replies to them go back.
 //!
 //! A session can move on, and back, before such requests have ended. What it is on one node between two moves is a [`Leg`]. Each
 //! leg that has ended knows the next node, and each that began with a move the node before, so answers and replies find their
@@ -25,14 +25,15 @@ mod ask;
 mod elsewhere;
 mod follow;
 mod give;
+mod handed;
 mod logs;
 mod stayed;
 mod turns;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, RwLock, RwLockReadGuard};
@@ -44,7 +45,9 @@ use crate::router::session::Session;
 use ask::Coming;
 pub use ask::{Fetched, MoveTicket};
 use give::Going;
+use handed::Hold;
 use message::{Leg, Moving};
+pub(in crate::router) use stayed::There;
 use stayed::Unanswered;
 
 /// How long the old node of a session waits at most until all nodes send its events to the new one.
@@ -58,6 +61,10 @@ pub(super) struct Moves {
     steady: RwLock<()>,
     /// A session that has gone waits until this node is further in a log.
     waits_for_logs: AtomicBool,
+    /// How many requests there are whose replies are held.
+    holds: AtomicUsize,
+    /// How many requests have followed their sessions here. Changed with `state.held`.
+    handed: AtomicU64,
     state: Mutex<State>,
 }
 
@@ -73,6 +80,9 @@ struct State {
     gone: BTreeMap<Leg, Gone>,
     /// The sessions that have arrived, and from where, by the legs that ended there, until nothing is relayed any more.
     come: BTreeMap<Leg, Come>,
+    /// The requests that are on their way to this node, with what their handlers have replied meanwhile: by the leg that has
+    /// ended, and by the number of the id by which the session knows the request.
+    held: BTreeMap<(Leg, u64), Hold>,
 }
 
 /// A session that has arrived.
@@ -95,6 +105,8 @@ struct Gone {
     known_until: Instant,
     /// No request needs it any more, which its next node knows.
     is_idle: bool,
+    /// The requests that are on their way to its next node, by the numbers of the ids by which the session knows them.
+    handing: BTreeSet<u64>,
     /// When it is looked at next.
     look_at: Instant,
 }
@@ -154,6 +166,14 @@ impl Router {
             Moving::Back { leg, turn, text } => self.back_from(now, peer, *leg, *turn, text),
             Moving::Cancel { leg, id } => self.cancelled_from(now, peer, *leg, id),
             Moving::Ended { leg } => self.ended_from(now, peer, *leg),
+            Moving::Hold { request } => self.hold_from(now, peer, request.key()),
+            Moving::Held { request } => self.held_from(now, peer, request.key()),
+            Moving::Release { request } => self.release_from(now, peer, request.key()),
+            Moving::Rebind { request, part, node } => self.rebind_from(now, peer, request.key(), *part, node),
+            Moving::Rebound { request, part, is_done } => {
+                self.rebound_from(now, peer, request.key(), *part, *is_done);
+            }
+            Moving::Handle(handle) => self.handle_from(now, peer, handle),
         }
     }
 
@@ -167,7 +187,8 @@ impl Router {
     /// When [`Router::expire_moves`] has to be called.
     pub(in crate::router) fn moves_deadline(&self) -> Option<Instant> {
         let state = self.cluster.as_ref()?.moves.state.lock();
-        state.gone.values().map(|gone| gone.follows_until.unwrap_or(gone.look_at)).min()
+        let gone = state.gone.values().map(|gone| gone.follows_until.unwrap_or(gone.look_at));
+        gone.chain(state.held.values().map(Hold::until)).min()
     }
 
     /// Gives up what has waited for too long.
@@ -187,5 +208,6 @@ impl Router {
         for leg in look {
             self.look_at_gone(now, leg);
         }
+        self.expire_held(now);
     }
 }

@@ -2,6 +2,7 @@
 //! When none is left, the leg that they belong to is forgotten.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::message::{Leg, Moving, Question};
@@ -52,6 +53,15 @@ pub(super) fn forget_answered(asked: &mut Vec<Unanswered>, text: &str) {
     }
 }
 
+/// What became of a reply to a request that a session was given where it was before.
+pub(in crate::router) enum There {
+    /// It was passed on, or waits for the request.
+    Passed,
+    /// The request may have arrived here in this moment.
+    Here,
+    Nobody,
+}
+
 impl Router {
     /// Where a session came from, and its leg there, if requests of it may have stayed there.
     pub(in crate::router) fn old_node(&self, session: &Session) -> Option<(Arc<Peer>, Leg)> {
@@ -97,7 +107,8 @@ impl Router {
             return true;
         }
         let (Some(cluster), Some(before)) = (&self.cluster, session.leg().before()) else { return false };
-        cluster.moves.state.lock().come.get(&before).is_some_and(|come| !come.is_idle)
+        let state = cluster.moves.state.lock();
+        state.is_held(before) || state.come.get(&before).is_some_and(|come| !come.is_idle)
     }
 
     /// Tells the next node of a leg when no request needs it any more.
@@ -181,7 +192,7 @@ impl Router {
         let Some(cluster) = &self.cluster else { return };
         let session = {
             let state = cluster.moves.state.lock();
-            let is_way = leg.before().is_some_and(|before| state.come.contains_key(&before));
+            let is_way = leg.before().is_some_and(|before| state.come.contains_key(&before) || state.is_held(before));
             let gone = state.gone.get(&leg).filter(|gone| gone.follows_until.is_none() && !is_way);
             gone.map(|gone| Arc::clone(&gone.session))
         };
@@ -274,10 +285,30 @@ impl Router {
         state.gone.get(&leg).filter(|gone| Arc::ptr_eq(&gone.to, peer)).map(|gone| Arc::clone(&gone.session))
     }
 
-    /// Passes a reply to a request on that the session was given where it was before. Returns `false` if there is none.
-    pub(in crate::router) fn reply_there(&self, session: &Session, envelope: &Envelope<'_>) -> bool {
-        let Some((old, leg)) = self.old_node(session) else { return false };
-        old.say(Moving::Back { leg, turn: None, text: envelope.text() })
+    /// Passes a reply to a request on that the session was given where it was before.
+    /// `was_held`: it has waited until that request was here, and it is not. `handed`: what [`Router::handed_requests`] was
+    /// before the session was found not to have it.
+    ///
+    /// # Errors
+    /// What [`Router::hold_reply`] refuses.
+    pub(in crate::router) fn reply_there(
+        &self,
+        session: &Session,
+        envelope: &Envelope<'_>,
+        (was_held, handed): (bool, u64),
+    ) -> Result<There, Refusal> {
+        let (Some(cluster), Some(leg)) = (&self.cluster, session.leg().before()) else { return Ok(There::Nobody) };
+        // Held until it is said, so that nothing goes back behind the word that replies are held.
+        let mut state = cluster.moves.state.lock();
+        if !was_held && state.hold(leg, envelope)? {
+            return Ok(There::Passed);
+        }
+        if cluster.moves.handed.load(Ordering::Acquire) != handed {
+            return Ok(There::Here);
+        }
+        let come = state.come.get(&leg);
+        let is_passed = come.is_some_and(|come| come.from.say(Moving::Back { leg, turn: None, text: envelope.text() }));
+        Ok(if is_passed { There::Passed } else { There::Nobody })
     }
 
     /// Cancels a request that the session sent where it was before. Returns `false` if there is none.
