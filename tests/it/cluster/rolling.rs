@@ -130,3 +130,29 @@ async fn a_session_with_a_full_queue_continues_on_another_node() {
         assert_eq!(crm.next_on("Phone/Call/Ringing").await["data"]["number"], number);
     }
 }
+
+#[tokio::test]
+async fn a_request_follows_its_handler_and_does_not_need_the_node_that_it_has_left() {
+    let Some(servers) = Servers::start(1).await else { return };
+    let (mut one, two, three) = tokio::join!(servers.node("one", 0), servers.node("two", 0), servers.node("three", 0));
+    let mut crm = three.app_of("crm", "alice").await;
+    let register = async |dialer: &mut Peer, resume: Value| {
+        dialer.register("dialer", json!({ "user": "alice", "resume": resume })).await["data"].clone()
+    };
+    let mut dialer = Peer::connect(&one, "dialer").await;
+    let token = register(&mut dialer, json!(true)).await["ResumeToken"].clone();
+    dialer.handle("Calls/Call/Dial").await;
+    crm.ask("Calls/Call/Dial", "r").await;
+    let request = dialer.next_on("Calls/Call/Dial").await;
+    dialer.kill();
+    let mut dialer = Peer::connect(&two, "dialer").await;
+    // The reply to Subscribe, and the request.
+    let reply = register(&mut dialer, json!({ "token": token, "received": 2 })).await;
+    assert_eq!((&reply["Resumed"], &reply["Replayed"]), (&json!(true), &json!(0)), "{reply}");
+    // It would wait for the request if it had that still.
+    one.terminate().await;
+    assert_eq!(one.exit_code().await, Some(0));
+    dialer.reply(&request, json!({ "data": { "Success": true } })).await;
+    assert_eq!(crm.next_answer("Calls/Call/Dial", "r").await["data"]["Success"], true);
+    crm.expect_nothing().await;
+}
