@@ -12,7 +12,8 @@ use wire::command;
 
 use super::Come;
 use super::logs::Positions;
-use super::message::{Asked, Counts, Entry, Facts, Held, Leg, Moving, Part, TurnOf, Why};
+use super::message::{Asked, Leg, Moving, Why};
+use super::parts::{Counts, Entry, Facts, Part, SubscriptionFacts, TurnOf};
 use super::stayed::{Unanswered, forget_answered};
 use crate::auth::Permissions;
 use crate::router::access::receive::Interest;
@@ -54,7 +55,7 @@ struct Wish {
 #[derive(Default)]
 struct Arrived {
     facts: Option<OwnedFacts>,
-    subscriptions: Vec<OwnedHeld>,
+    subscriptions: Vec<OwnedSubscription>,
     /// Where its old node was in the logs that it reads.
     logs: Positions,
     entries: Vec<Waiting>,
@@ -72,7 +73,7 @@ struct OwnedFacts {
     asked: Vec<Unanswered>,
 }
 
-struct OwnedHeld {
+struct OwnedSubscription {
     id: SubscriptionId,
     since: SystemTime,
     pattern: Pattern,
@@ -154,8 +155,8 @@ impl OwnedFacts {
     }
 }
 
-impl OwnedHeld {
-    fn new(held: &Held<'_>) -> Self {
+impl OwnedSubscription {
+    fn new(held: &SubscriptionFacts<'_>) -> Self {
         Self {
             id: SubscriptionId::from_number(held.id),
             since: date(held.since_ms),
@@ -259,7 +260,7 @@ impl Router {
                 Part::Facts(facts) => {
                     *arrived = Arrived { facts: Some(OwnedFacts::new(now, facts)), ..Arrived::default() }
                 }
-                Part::Subscriptions(held) => arrived.subscriptions.extend(held.iter().map(OwnedHeld::new)),
+                Part::Subscriptions(held) => arrived.subscriptions.extend(held.iter().map(OwnedSubscription::new)),
                 Part::Logs(logs) => arrived.logs.extend(logs.iter().map(|it| (it.log.into(), it.position()))),
                 Part::Entries(entries) => {
                     arrived.entries.extend(entries.iter().map(|it| (it.frame(), it.on_full(), it.kind())));
@@ -342,7 +343,7 @@ impl Router {
     }
 
     /// Whether events of logs can come by some of these subscriptions.
-    fn may_read_logs(&self, subscriptions: &[OwnedHeld]) -> bool {
+    fn may_read_logs(&self, subscriptions: &[OwnedSubscription]) -> bool {
         subscriptions.iter().any(|held| match held.pattern.channel.as_deref() {
             Some(channel) => self.policy.history(channel).is_some(),
             None => self.policy.keeps_history(),
@@ -350,9 +351,9 @@ impl Router {
     }
 
     /// Subscribes a session as it was subscribed on its old node. Nobody is told yet.
-    fn subscribe_moved(&self, session: &Arc<Session>, held: OwnedHeld) {
+    fn subscribe_moved(&self, session: &Arc<Session>, held: OwnedSubscription) {
         let permissions = session.permissions();
-        let OwnedHeld { id, since, pattern, role, group, observes } = held;
+        let OwnedSubscription { id, since, pattern, role, group, observes } = held;
         let is_handler = matches!(role, command::Role::Handler { .. });
         let interest = Interest {
             role: &session.role,

@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::last_of;
-use super::message::{Entry, Leg, Moving, Reached};
+use super::message::{Leg, Moving};
+use super::parts::{Entry, Reached};
 use crate::router::Router;
 use crate::router::backplane::Peer;
 use crate::router::backplane::message::{Application, Id, Subscribed};

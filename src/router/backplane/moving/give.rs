@@ -7,7 +7,8 @@ use std::task::{Context, Waker};
 use std::time::{Instant, SystemTime};
 
 use super::ask::hash_of;
-use super::message::{Asked, Facts, Held, Moving, Part, Question, TurnOf, Why};
+use super::message::{Asked, Moving, Why};
+use super::parts::{Facts, Part, Question, SubscriptionFacts, TurnOf};
 use super::stayed::Unanswered;
 use super::{FOLLOW_MAX, Gone};
 use crate::auth::Principal;
@@ -222,8 +223,13 @@ impl Router {
             }
             Step::Subscriptions(from) => {
                 let holds = session.holds.lock();
-                let held: Vec<_> =
-                    holds.subscriptions.iter().skip(from).take(SUBSCRIPTIONS).map(|it| Held::of(it)).collect();
+                let held: Vec<_> = holds
+                    .subscriptions
+                    .iter()
+                    .skip(from)
+                    .take(SUBSCRIPTIONS)
+                    .map(|it| SubscriptionFacts::of(it))
+                    .collect();
                 let next = match held.len() {
                     SUBSCRIPTIONS => Step::Subscriptions(from + SUBSCRIPTIONS),
                     _ => Step::Logs,

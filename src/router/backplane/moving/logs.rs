@@ -8,7 +8,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use super::message::{Leg, Moving, Part, Reached};
+use super::message::{Leg, Moving};
+use super::parts::{Part, Reached};
 use crate::router::Router;
 use crate::router::backplane::Peer;
 use crate::router::history::Position;

@@ -16,10 +16,11 @@
 //! leg that has ended knows the next node, and each that began with a move the node before, so answers and replies find their
 //! way along all of them. A leg is forgotten when nothing is left that needs it.
 //!
-//! `message` is what is said, `ask` the new node's part, `give` the old node's, `follow` the events that are relayed, `stayed` the
+//! `message` is what is said, `parts` what is handed over, `ask` the new node's part, `give` the old node's, `follow` the events that are relayed, `stayed` the
 //! requests, `logs` what differs for events of channels with history, `turns` what differs for ordered handlers.
 
 pub(in crate::router) mod message;
+pub(in crate::router) mod parts;
 
 mod ask;
 mod elsewhere;

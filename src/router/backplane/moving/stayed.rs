@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use super::message::{Leg, Moving, Question};
+use super::message::{Leg, Moving};
+use super::parts::Question;
 use super::{Come, FOLLOW_MAX, Gone, of_session};
 use crate::router::backplane::Peer;
 use crate::router::backplane::message::Id;

@@ -4,7 +4,8 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::message::{Leg, Moving, TurnOf};
+use super::message::{Leg, Moving};
+use super::parts::TurnOf;
 use crate::router::backplane::Peer;
 use crate::router::resume::transit::Transit;
 use crate::router::session::Session;

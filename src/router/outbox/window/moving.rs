@@ -8,7 +8,8 @@ use std::time::Instant;
 
 use super::away::NOBODY;
 use super::{Window, bytes_of, is_droppable, keep};
-use crate::router::backplane::moving::message::{Counts, Entry as Handed, Leg, Moving, Reached};
+use crate::router::backplane::moving::message::{Leg, Moving};
+use crate::router::backplane::moving::parts::{Counts, Entry as Handed, Reached};
 use crate::router::backplane::{Peer, message::Message};
 use crate::router::history::InLog;
 use crate::router::outbox::{Entry, Kind, OnFull, Outbox, Pressure, PushError, State, Taken};
