@@ -218,3 +218,28 @@ fn a_part_of_a_gather_follows_its_handler() {
     assert_eq!((&one["data"], &two["data"], &one["more"]), (&json!(7), &json!(8), &json!(true)));
     assert_eq!((&end["data"]["Expected"], &end["data"]["Answered"]), (&json!(2), &json!(2)), "{end}");
 }
+
+#[test]
+fn replies_that_wait_for_their_request_have_a_limit() {
+    const REPLIES: usize = 1024;
+    let mut config = Config::default();
+    config.limits.rate = 0;
+    let refusals = |steps: usize| {
+        let nodes = Nodes::new(3, &config);
+        let (mut handler, _asker, request) = asked(&nodes, 2);
+        return_to(&nodes, NEW, &mut handler);
+        for step in 0..steps {
+            nodes.deliver_one(step % 3);
+        }
+        for _ in 0..=REPLIES {
+            reply(&nodes, NEW, &mut handler, &request, r#","more":true"#);
+        }
+        let refused = handler.take(nodes.desk(NEW), usize::MAX);
+        refused.iter().map(|it| it["data"]["ErrorCode"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    // Before replies wait, they go to the old node, and when the request has arrived, to the requester.
+    let refused: Vec<_> = (0..40).map(refusals).collect();
+    assert!(refused[0].is_empty() && refused[39].is_empty(), "{refused:?}");
+    assert!(refused.iter().any(|it| *it == ["TOO_MANY_REQUESTS"]), "{refused:?}");
+    assert!(refused.iter().all(|it| it.len() <= 1), "{refused:?}");
+}
