@@ -263,6 +263,15 @@ impl Broker {
         let pid = self.child.id().unwrap().to_string();
         let status = Command::new("kill").args(["-s", name, &pid]).status().await.unwrap();
         assert!(status.success());
+        if name == "STOP" && cfg!(target_os = "linux") {
+            let mut often = tokio::time::interval(std::time::Duration::from_millis(1));
+            let stopped = async {
+                while !stands_still(&pid) {
+                    often.tick().await;
+                }
+            };
+            within("the process to stand still", stopped).await;
+        }
     }
 
     /// Waits for its end and gives the exit code.
@@ -293,4 +302,11 @@ impl Drop for Broker {
             eprintln!("--- the broker's log\n{}", self.log());
         }
     }
+}
+
+/// Whether a signal has stopped all threads of a process: `kill` returns before that (`proc_pid_stat(5)`).
+fn stands_still(pid: &str) -> bool {
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+    let mut stats = threads.filter_map(|thread| std::fs::read_to_string(thread.ok()?.path().join("stat")).ok());
+    stats.all(|stat| stat.rsplit_once(") ").is_some_and(|(_, state)| state.starts_with('T')))
 }
