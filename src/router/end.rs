@@ -126,11 +126,11 @@ impl Ending {
 /// The requests of a session that has ended, which end after its will.
 pub(super) struct Rest {
     /// Those that waited for it, an ordered handler.
-    waited: Vec<Waiter>,
+    pub(super) waited: Vec<Waiter>,
     /// Those that it was given.
-    given: Vec<Arc<Pending>>,
+    pub(super) given: Vec<Arc<Pending>>,
     /// Those that it sent.
-    asked: Vec<Arc<Pending>>,
+    pub(super) asked: Vec<Arc<Pending>>,
 }
 
 impl Router {
@@ -187,10 +187,17 @@ impl Router {
 
     /// Does what follows the will of a session that has ended: its `Left`, then the ends of its requests.
     pub(super) fn end_rest(&self, now: Instant, session: &Arc<Session>, rest: Rest) {
-        let Rest { waited, given, asked } = rest;
         if session.is_application() {
             self.tell_presence(now, session, Change::Left);
         }
+        self.end_requests(now, session, rest);
+        debug_assert!(session.holds.lock().is_idle(), "a session that has gone holds no request");
+        debug_assert_eq!((session.busy(), session.turns.len(), session.turns.waiting()), (0, 0, 0));
+    }
+
+    /// Ends the requests of a session that has ended, here or on the node where it is now.
+    pub(super) fn end_requests(&self, now: Instant, session: &Arc<Session>, rest: Rest) {
+        let Rest { waited, given, asked } = rest;
         for (pending, handler) in waited {
             self.handler_left(now, &pending, &handler);
         }
@@ -205,8 +212,6 @@ impl Router {
                 self.metrics.requests.count(RequestOutcome::Cancelled);
             }
         }
-        debug_assert!(session.holds.lock().is_idle(), "a session that has gone holds no request");
-        debug_assert_eq!((session.busy(), session.turns.len(), session.turns.waiting()), (0, 0, 0));
     }
 
     /// Ends the session with the longest queue, in bytes, because all queues together use too much memory. Its connection

@@ -10,6 +10,7 @@ use super::parts::Question;
 use super::{Come, FOLLOW_MAX, Gone, of_session};
 use crate::router::backplane::Peer;
 use crate::router::backplane::message::Id;
+use crate::router::end::Rest;
 use crate::router::outbox::OnFull;
 use crate::router::session::Session;
 use crate::router::{RequestId, Router};
@@ -238,20 +239,10 @@ impl Router {
         let (given, asked) = {
             let mut holds = session.holds.lock();
             holds.close();
-            (holds.given_in_order(), holds.asked.values().cloned().collect::<Vec<_>>())
+            (holds.given_in_order(), holds.asked.values().cloned().collect())
         };
-        for (pending, handler) in session.turns.close(&self.requests) {
-            self.handler_left(now, &pending, &handler);
-        }
-        for pending in given {
-            self.handler_gone(now, &pending, session);
-        }
-        for pending in asked {
-            if let Some(gather) = &pending.gather {
-                gather.cancel();
-            }
-            self.withdraw(now, &pending, "the requester left");
-        }
+        let waited = session.turns.close(&self.requests);
+        self.end_requests(now, session, Rest { waited, given, asked });
         self.resumes.forget_moved(session.id);
         self.forget_moved(session);
     }
