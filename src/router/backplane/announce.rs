@@ -5,14 +5,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use parking_lot::Mutex;
 use smallvec::SmallVec;
 
 use super::message::{Application, Change, Message, State, Subscribed};
 use super::narrowing::Narrowing;
-use super::{Backplane, Cluster};
+use super::{Backplane, Cluster, date};
 use crate::router::Router;
 use crate::router::history::LogName;
 use crate::router::ids::Serial;
@@ -152,20 +151,14 @@ fn application(session: &Session) -> Application<'_> {
         session: *session.id.as_bytes(),
         source: &session.source,
         user: session.user(),
-        since_ms: milliseconds(session.since),
+        since_ms: date::to_ms(session.since),
         state: state_of(session),
     }
 }
 
 fn state_of(session: &Session) -> State {
-    let away_since_ms = session.away_since().map(milliseconds);
+    let away_since_ms = session.away_since().map(date::to_ms);
     State { asleep: session.state() == command::State::Asleep, late: session.has_missed(), away_since_ms }
-}
-
-/// Since 1970.
-fn milliseconds(date: SystemTime) -> u64 {
-    let since = date.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or_default()
 }
 
 fn subscribed(subscription: &Subscription) -> Subscribed<'_> {

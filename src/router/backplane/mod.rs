@@ -17,6 +17,7 @@ mod acknowledged;
 mod announce;
 mod asking;
 mod cut_off;
+mod date;
 mod events;
 mod inbox;
 pub(super) mod load;

@@ -3,16 +3,16 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Instant, SystemTime};
 
 use parking_lot::{Mutex, RwLock};
 
-use super::Backplane;
 use super::acknowledged::Acknowledged;
 use super::inbox::Inbox;
 use super::message::{Application, Change, Id, Message, Part, Sent, SentScope, State, Subscribed};
 use super::pressure::Reports;
 use super::remote::Remote;
+use super::{Backplane, date};
 use crate::auth::Permissions;
 use crate::router::end::Ending;
 use crate::router::index::{Listing, Observes, Subscription};
@@ -25,9 +25,6 @@ use wire::{check_name, command};
 /// How much is known of one peer at most: of its sessions, and of what else it announces. It bounds what a defect of a peer
 /// costs this node; a peer within its own limits does not reach it.
 const KNOWN_MAX: usize = 1 << 20;
-
-/// The latest time that a session can have registered, in milliseconds: beyond it, times are not written.
-const SINCE_MAX: u64 = 1 << 45;
 
 /// Another node to which there is a link.
 pub(in crate::router) struct Peer {
@@ -323,7 +320,7 @@ impl Router {
         if check_name(source).is_err() || user.is_some_and(|user| check_name(user).is_err()) {
             return None;
         }
-        let since = date(since_ms);
+        let since = date::from_ms(since_ms);
         let (number, user) = (number.unwrap_or_else(|| self.ids.stamp()), user.map(Arc::from));
         let elsewhere = Elsewhere {
             source: Arc::from(source),
@@ -447,10 +444,6 @@ impl Router {
     }
 }
 
-fn date(since_ms: u64) -> SystemTime {
-    SystemTime::UNIX_EPOCH + Duration::from_millis(since_ms.min(SINCE_MAX))
-}
-
 impl From<State> for ApplicationState {
     fn from(state: State) -> Self {
         match state {
@@ -476,7 +469,7 @@ impl Elsewhere {
             session.set_state(if state.asleep { command::State::Asleep } else { command::State::Active });
             session.set_missed(state.late);
             if let Some(remote) = session.remote() {
-                remote.set_away(state.away_since_ms.map(date));
+                remote.set_away(state.away_since_ms.map(date::from_ms));
             }
         }
     }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::task::{Context, Poll, Waker};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Instant, SystemTime};
 
 use parking_lot::Mutex;
 use secrecy::ExposeSecret;
@@ -17,8 +17,8 @@ use super::parts::{Counts, Entry, Facts, Part, SubscriptionFacts, TurnOf};
 use super::stayed::{Unanswered, forget_answered};
 use crate::auth::Permissions;
 use crate::router::access::receive::Interest;
-use crate::router::backplane::Peer;
 use crate::router::backplane::message::Message;
+use crate::router::backplane::{Peer, date};
 use crate::router::index::{Listing, Observes, Subscription};
 use crate::router::outbox::moving::Waiting;
 use crate::router::request::lane::Ordered;
@@ -29,9 +29,6 @@ use wire::Pattern;
 
 /// How many nodes a question is passed on to, one after the other.
 const HOPS_MAX: u8 = 8;
-
-/// The latest time of a subscription, in milliseconds: beyond it, times are not written.
-const SINCE_MAX: u64 = 1 << 45;
 
 /// A session that this node has asked for.
 pub(super) struct Coming {
@@ -136,10 +133,6 @@ pub(super) fn hash_of(permissions: &Permissions) -> [u8; 32] {
     Sha256::digest(format!("{permissions:?}")).into()
 }
 
-fn date(since_ms: u64) -> SystemTime {
-    SystemTime::UNIX_EPOCH + Duration::from_millis(since_ms.min(SINCE_MAX))
-}
-
 impl OwnedFacts {
     fn new(now: Instant, facts: &Facts<'_>) -> Self {
         Self {
@@ -147,7 +140,7 @@ impl OwnedFacts {
             echo: facts.echo,
             state: if facts.asleep { command::State::Asleep } else { command::State::Active },
             missed: facts.missed,
-            since: date(facts.since_ms),
+            since: date::from_ms(facts.since_ms),
             arrival: Arrival::new(now, facts),
             will: facts.will.map(Box::from),
             asked: facts.asked.iter().map(Unanswered::new).collect(),
@@ -159,7 +152,7 @@ impl OwnedSubscription {
     fn new(held: &SubscriptionFacts<'_>) -> Self {
         Self {
             id: SubscriptionId::from_number(held.id),
-            since: date(held.since_ms),
+            since: date::from_ms(held.since_ms),
             pattern: held.pattern(),
             role: held.role(),
             group: held.group.map(Box::from),

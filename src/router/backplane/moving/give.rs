@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::task::{Context, Waker};
-use std::time::{Instant, SystemTime};
+use std::time::Instant;
 
 use super::ask::hash_of;
 use super::message::{Asked, Moving, Why};
@@ -12,8 +12,8 @@ use super::parts::{Facts, Part, Question, SubscriptionFacts, TurnOf};
 use super::stayed::Unanswered;
 use super::{FOLLOW_MAX, Gone};
 use crate::auth::Principal;
-use crate::router::backplane::Peer;
 use crate::router::backplane::message::Id;
+use crate::router::backplane::{Peer, date};
 use crate::router::outbox::moving::{Progress, Road};
 use crate::router::request::pending::Pending;
 use crate::router::resume::{HeldHere, NotHere};
@@ -411,13 +411,12 @@ fn question(pending: &Pending) -> Option<Question<'_>> {
 /// Hands over what a session is. `earlier`: what it has asked at other nodes.
 fn give_facts(now: Instant, session: &Session, earlier: &[Unanswered], give: impl FnOnce(Facts<'_>) -> bool) {
     let holds = session.holds.lock();
-    let since = session.since.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     let asked = holds.asked.values().filter_map(|pending| question(pending));
     let facts = Facts {
         echo: session.echoes(),
         asleep: session.state() == command::State::Asleep,
         missed: session.has_missed(),
-        since_ms: u64::try_from(since.as_millis()).unwrap_or_default(),
+        since_ms: date::to_ms(session.since),
         will: holds.will.as_deref(),
         asked: asked.chain(earlier.iter().map(Unanswered::question)).collect(),
         ..session.line_facts(now)

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use wire::Pattern;
 use wire::command::Role;
 
+use crate::router::backplane::date;
 use crate::router::history::Position;
 use crate::router::index::{Observes, Subscription};
 use crate::router::outbox::{Kind, OnFull};
@@ -173,10 +174,9 @@ impl TurnOf<'_> {
 
 impl<'a> SubscriptionFacts<'a> {
     pub(in crate::router) fn of(subscription: &'a Subscription) -> Self {
-        let since = subscription.since.duration_since(std::time::SystemTime::UNIX_EPOCH).unwrap_or_default();
         Self {
             id: subscription.id.number(),
-            since_ms: u64::try_from(since.as_millis()).unwrap_or_default(),
+            since_ms: date::to_ms(subscription.since),
             channel: subscription.pattern.channel.as_deref(),
             topic: subscription.pattern.topic.as_deref(),
             subtopic: subscription.pattern.subtopic.as_deref(),
