@@ -100,7 +100,7 @@ impl Router {
                 && session.role == Role::of(&principal)
                 && hash_of(&session.permissions()) == asked.permissions
         };
-        if self.legs_are_used_up(asked.session) {
+        if self.legs_are_used_up(id) {
             peer.say(Moving::Stays { ask, why: Why::Unknown });
             return;
         }

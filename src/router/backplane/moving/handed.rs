@@ -9,6 +9,7 @@
 //! If O is lost in between, A ends what it has not rebound; if N is, O ends it, and A what it has. A and N may be one node, and
 //! so may A and O. The client knows the request by the id that O gave it, so its new node lists it by that id.
 
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -17,7 +18,7 @@ use wire::{DecodeLimits, Envelope, ErrorCode, Pattern, Refusal, Triple, command,
 use zeroize::Zeroizing;
 
 use super::State;
-use super::message::{Handle, Leg, Moving, Named};
+use super::message::{Handle, Key, Leg, Moving};
 use crate::router::backplane::message::{Message, Part};
 use crate::router::backplane::remote::Remote;
 use crate::router::backplane::requests::{SLACK, given_to};
@@ -35,12 +36,11 @@ const HOLD_MAX: Duration = Duration::from_secs(10);
 /// How many requests there are at most whose replies are held. Beyond it, requests stay where they are.
 const HOLDS_MAX: usize = 1 << 16;
 
-/// How many replies to one request are held at most, and how many bytes if there are several.
+/// How many replies to one request are held at most.
 const REPLIES_MAX: usize = 1024;
-const BYTES_MAX: usize = 1 << 22;
 
-/// A request that a session was given in a leg that has ended, by the number of the id by which the session knows it.
-type Key = (Leg, u64);
+/// The bytes of all replies of one session that are held at most, unless there is only one.
+const BYTES_MAX: usize = 1 << 22;
 
 /// A request that is on its way to this node.
 pub(super) struct Hold {
@@ -48,6 +48,8 @@ pub(super) struct Hold {
     from: Arc<Peer>,
     /// What the session has replied meanwhile.
     replies: Vec<Zeroizing<String>>,
+    /// Their bytes.
+    bytes: usize,
     until: Instant,
 }
 
@@ -58,6 +60,11 @@ impl Hold {
     }
 }
 
+/// All requests of a leg.
+fn of_leg(leg: Leg) -> RangeInclusive<Key> {
+    (leg, 0)..=(leg, u64::MAX)
+}
+
 impl State {
     /// Holds a reply of a session to a request that is on its way here from the leg before. Returns whether it is held.
     ///
@@ -66,20 +73,23 @@ impl State {
     pub(super) fn hold(&mut self, before: Leg, envelope: &Envelope<'_>) -> Result<bool, Refusal> {
         let id: Option<RequestId> = envelope.in_reply_to().and_then(|id| id.parse().ok());
         let Some(request) = id else { return Ok(false) };
-        let Some(Hold { replies, .. }) = self.held.get_mut(&(before, request.number())) else { return Ok(false) };
-        let bytes: usize = replies.iter().map(|reply| reply.len()).sum();
-        let text = envelope.text();
-        if replies.len() >= REPLIES_MAX || !replies.is_empty() && bytes + text.len() > BYTES_MAX {
-            let words = "too many replies to a request that moves to another node; send this one again";
+        let (key, text) = ((before, request.number()), envelope.text());
+        let Some(hold) = self.held.get(&key) else { return Ok(false) };
+        let bytes: usize = self.held.range(of_leg(before)).map(|(_, hold)| hold.bytes).sum();
+        if hold.replies.len() >= REPLIES_MAX || bytes > 0 && bytes + text.len() > BYTES_MAX {
+            let words = "too many replies to requests that move to another node; send this one again";
             return Err(Refusal::new(ErrorCode::TooManyRequests, words));
         }
-        replies.push(Zeroizing::new(text.to_owned()));
+        if let Some(hold) = self.held.get_mut(&key) {
+            hold.bytes += text.len();
+            hold.replies.push(Zeroizing::new(text.to_owned()));
+        }
         Ok(true)
     }
 
     /// Whether requests of a leg are on their way to the next one here.
     pub(super) fn is_held(&self, leg: Leg) -> bool {
-        self.held.range((leg, 0)..=(leg, u64::MAX)).next().is_some()
+        self.held.range(of_leg(leg)).next().is_some()
     }
 }
 
@@ -120,7 +130,7 @@ impl Router {
                 Progress::Seeking | Progress::Waiting(_) | Progress::Ended => false,
             });
             if may_move && self.begin_to_hand(key) {
-                to.say(Moving::Hold { request: Named::new(key) });
+                to.say(Moving::Hold { request: key });
             }
         }
     }
@@ -151,18 +161,18 @@ impl Router {
             if state.held.len() >= HOLDS_MAX || state.held.contains_key(&key) {
                 return;
             }
-            let hold = Hold { session, from: Arc::clone(peer), replies: Vec::new(), until };
+            let hold = Hold { session, from: Arc::clone(peer), replies: Vec::new(), bytes: 0, until };
             state.held.insert(key, hold);
             cluster.moves.holds.store(state.held.len(), Ordering::Release);
             // Under the lock, so that no reply goes back behind it.
-            peer.say(Moving::Held { request: Named::new(key) });
+            peer.say(Moving::Held { request: key });
         }
         self.requests.wake_before(until);
     }
 
     /// Everything that the session has sent back for a request has arrived here.
     pub(super) fn held_from(&self, now: Instant, peer: &Arc<Peer>, key: Key) {
-        let request = Named::new(key);
+        let request = key;
         let Some(session) = self.gone_to(peer, key.0) else { return };
         let goes = session.given(RequestId::from_number(key.1)).is_some_and(|pending| match pending.asker.remote() {
             Some(remote) => remote.asked().is_some_and(|part| {
@@ -187,7 +197,7 @@ impl Router {
     pub(super) fn rebind_from(&self, now: Instant, peer: &Arc<Peer>, key: Key, part: u64, node: &str) {
         let given = given_to(peer, Part { request: part, handler: key.0.session });
         let is_done = given.is_some_and(|(old, pending)| self.rebind(now, (&old, &pending), node, key));
-        peer.say(Moving::Rebound { request: Named::new(key), part, is_done });
+        peer.say(Moving::Rebound { request: key, part, is_done });
     }
 
     /// Expects the answer to a request from another node, which may be this one. Returns `false` if nothing has changed.
@@ -210,7 +220,7 @@ impl Router {
         session.serve(self.ids.stamp());
         match peer {
             _ if is_here => self.let_go(now, key),
-            // If there is no link any more, the handler has gone with it.
+            // Without a link, the loss of the peer ends the request.
             Some(peer) => {
                 peer.say(Moving::Handle(handle(pending, &handler, key)));
             }
@@ -224,10 +234,10 @@ impl Router {
         let to = self.end_to_hand(key);
         if !is_done {
             if let Some(to) = to {
-                to.say(Moving::Release { request: Named::new(key) });
+                to.say(Moving::Release { request: key });
             }
         } else if let Some(pending) = peer.forget_asked(Part { request: part, handler: key.0.session }) {
-            // It has not ended for anybody, so nobody is told, and nothing is recorded.
+            // Only this node has no more to do with it: nobody is told, and nothing is recorded.
             drop(self.requests.apply(now, &pending, Event::HandOn));
             self.tell_idle(now, key.0);
         }
@@ -236,7 +246,7 @@ impl Router {
     /// A request is here now, whose handler has it already.
     pub(super) fn handle_from(&self, now: Instant, peer: &Arc<Peer>, handle: &Handle<'_>) {
         let Some(cluster) = &self.cluster else { return };
-        let key = handle.request.key();
+        let key = handle.request;
         let part = Part { request: handle.part, handler: key.0.session };
         let session = cluster.moves.state.lock().held.get(&key).map(|hold| Arc::clone(&hold.session));
         let opened = session.as_ref().is_some_and(|session| self.open_handed(now, (peer, part), session, handle));
@@ -255,7 +265,7 @@ impl Router {
         session: &Arc<Session>,
         handle: &Handle<'_>,
     ) -> bool {
-        let (_, known) = handle.request.key();
+        let (_, known) = handle.request;
         let remote = Remote::requester(peer, part);
         let user = handle.asker_user.map(Arc::from);
         let asker = Arc::new(self.stand_in(now, handle.source, user.as_ref(), remote));
@@ -362,6 +372,7 @@ impl Cluster {
         let mut state = self.moves.state.lock();
         let hold = state.held.get_mut(&key)?;
         if !hold.replies.is_empty() {
+            hold.bytes = 0;
             return Some(std::mem::take(&mut hold.replies));
         }
         state.held.remove(&key);
@@ -375,7 +386,7 @@ impl Cluster {
 fn handle<'a>(pending: &'a Pending, handler: &Subscription, key: Key) -> Handle<'a> {
     let triple = &pending.triple;
     Handle {
-        request: Named::new(key),
+        request: key,
         part: pending.id.number(),
         subscription: handler.id.number(),
         source: &pending.asker.source,

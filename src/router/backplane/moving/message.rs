@@ -101,48 +101,31 @@ pub(in crate::router) enum Moving<'a> {
     /// The session has ended at its new node.
     Ended { leg: Leg },
     /// What the session replies to this request does not go back to its old node, the sender, any more: it waits.
-    Hold { request: Named },
+    Hold { request: Key },
     /// It does. Everything that the session replied before has been sent.
-    Held { request: Named },
+    Held { request: Key },
     /// The request stays where it is. What has waited goes back to the sender.
-    Release { request: Named },
+    Release { request: Key },
     /// The receiver's session asked this request. Its handler is at another node now.
     Rebind {
-        request: Named,
+        request: Key,
         /// Its number at the receiver.
         part: u64,
         node: &'a str,
     },
     /// The answer to `Rebind`: whether the requester's node expects the answers from there from now on.
-    Rebound { request: Named, part: u64, is_done: bool },
+    Rebound { request: Key, part: u64, is_done: bool },
     /// The receiver has the session that handles this request of the sender's.
     Handle(#[serde(borrow)] Handle<'a>),
 }
 
-/// A request that a session was given before it moved.
-#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(in crate::router) struct Named {
-    /// The leg in which it was given.
-    leg: Leg,
-    /// The number of the id by which the session knows it.
-    number: u64,
-}
-
-impl Named {
-    pub(in crate::router) fn new((leg, number): (Leg, u64)) -> Self {
-        Self { leg, number }
-    }
-
-    /// The leg, and the number.
-    pub(in crate::router) fn key(self) -> (Leg, u64) {
-        (self.leg, self.number)
-    }
-}
+/// A request that a session was given in a leg that has ended, by the number of the id by which the session knows it.
+pub(in crate::router) type Key = (Leg, u64);
 
 /// All that the node of a handler has to know of a request that the handler has already. It is without its text.
 #[derive(Serialize, Deserialize)]
 pub(in crate::router) struct Handle<'a> {
-    pub(in crate::router) request: Named,
+    pub(in crate::router) request: Key,
     /// Its number at the requester's node.
     pub(in crate::router) part: u64,
     pub(in crate::router) subscription: u64,

@@ -47,7 +47,7 @@ use ask::Coming;
 pub use ask::{Fetched, MoveTicket};
 use give::Going;
 use handed::Hold;
-use message::{Leg, Moving};
+use message::{Key, Leg, Moving};
 pub(in crate::router) use stayed::There;
 use stayed::Unanswered;
 
@@ -83,7 +83,7 @@ struct State {
     come: BTreeMap<Leg, Come>,
     /// The requests that are on their way to this node, with what their handlers have replied meanwhile: by the leg that has
     /// ended, and by the number of the id by which the session knows the request.
-    held: BTreeMap<(Leg, u64), Hold>,
+    held: BTreeMap<Key, Hold>,
 }
 
 /// A session that has arrived.
@@ -167,12 +167,12 @@ impl Router {
             Moving::Back { leg, turn, text } => self.back_from(now, peer, *leg, *turn, text),
             Moving::Cancel { leg, id } => self.cancelled_from(now, peer, *leg, id),
             Moving::Ended { leg } => self.ended_from(now, peer, *leg),
-            Moving::Hold { request } => self.hold_from(now, peer, request.key()),
-            Moving::Held { request } => self.held_from(now, peer, request.key()),
-            Moving::Release { request } => self.release_from(now, peer, request.key()),
-            Moving::Rebind { request, part, node } => self.rebind_from(now, peer, request.key(), *part, node),
+            Moving::Hold { request } => self.hold_from(now, peer, *request),
+            Moving::Held { request } => self.held_from(now, peer, *request),
+            Moving::Release { request } => self.release_from(now, peer, *request),
+            Moving::Rebind { request, part, node } => self.rebind_from(now, peer, *request, *part, node),
             Moving::Rebound { request, part, is_done } => {
-                self.rebound_from(now, peer, request.key(), *part, *is_done);
+                self.rebound_from(now, peer, *request, *part, *is_done);
             }
             Moving::Handle(handle) => self.handle_from(now, peer, handle),
         }

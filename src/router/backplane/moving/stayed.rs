@@ -13,7 +13,7 @@ use crate::router::backplane::message::Id;
 use crate::router::end::Rest;
 use crate::router::outbox::OnFull;
 use crate::router::session::Session;
-use crate::router::{RequestId, Router};
+use crate::router::{RequestId, Router, SessionId};
 use wire::{DecodeLimits, Envelope, ErrorCode, Refusal, Triple, decode};
 
 /// The legs of a session that are kept on a node, though no request needs them. What was about to be given to a session in the
@@ -79,26 +79,22 @@ impl Router {
         state.come.get(&before).map(|come| come.asked.clone()).unwrap_or_default()
     }
 
-    /// Whether a session has as many legs here as it may have. It does not move on then.
-    pub(super) fn legs_are_used_up(&self, session: Id) -> bool {
-        self.count_legs(session) >= LEGS_MAX
+    /// Whether a session that is here has left as often as it may while requests need that. It does not move on then.
+    pub(super) fn legs_are_used_up(&self, session: SessionId) -> bool {
+        self.resumes.is_here(session) && self.ended_legs(*session.as_bytes()).len() >= LEGS_MAX
     }
 
-    fn count_legs(&self, session: Id) -> usize {
-        let Some(cluster) = &self.cluster else { return 0 };
-        cluster.moves.state.lock().gone.range(of_session(session)).count()
+    /// The legs of a session that have ended here, the first one first.
+    fn ended_legs(&self, session: Id) -> Vec<Leg> {
+        let Some(cluster) = &self.cluster else { return Vec::new() };
+        cluster.moves.state.lock().gone.range(of_session(session)).map(|(leg, _)| *leg).collect()
     }
 
     /// Forgets the legs of a session beyond those that are kept anyway, the first ones first, if no request needs them.
     pub(super) fn forget_first_legs(&self, now: Instant, session: Id) {
-        let Some(cluster) = &self.cluster else { return };
-        let first: Vec<Leg> = {
-            let state = cluster.moves.state.lock();
-            let legs = state.gone.range(of_session(session)).map(|(leg, _)| *leg);
-            let most = state.gone.range(of_session(session)).count().saturating_sub(LEGS_KEPT);
-            legs.take(most).collect()
-        };
-        for leg in first {
+        let legs = self.ended_legs(session);
+        let most = legs.len().saturating_sub(LEGS_KEPT);
+        for leg in legs.into_iter().take(most) {
             self.forget_gone(now, leg);
         }
     }
