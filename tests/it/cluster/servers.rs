@@ -11,7 +11,7 @@ use tokio::process::{Child, Command};
 
 use super::routes::Proxy;
 use crate::support::programs::python;
-use crate::support::{Broker, within};
+use crate::support::{Broker, signal, within};
 
 /// The key of a cluster.
 pub(crate) const KEY: &str = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f";
@@ -124,8 +124,7 @@ impl Servers {
 
     /// Sends a server a signal.
     pub(crate) async fn signal(&self, server: usize, name: &str) {
-        let pid = self.all[server].child.id().unwrap().to_string();
-        assert!(Command::new("kill").args(["-s", name, &pid]).status().await.unwrap().success());
+        signal(&self.all[server].child, name).await;
     }
 
     /// The server that leads a stream.

@@ -260,18 +260,7 @@ impl Broker {
 
     /// Sends it a signal.
     pub(crate) async fn signal(&self, name: &str) {
-        let pid = self.child.id().unwrap().to_string();
-        let status = Command::new("kill").args(["-s", name, &pid]).status().await.unwrap();
-        assert!(status.success());
-        if name == "STOP" && cfg!(target_os = "linux") {
-            let mut often = tokio::time::interval(std::time::Duration::from_millis(1));
-            let stopped = async {
-                while !stands_still(&pid) {
-                    often.tick().await;
-                }
-            };
-            within("the process to stand still", stopped).await;
-        }
+        signal(&self.child, name).await;
     }
 
     /// Waits for its end and gives the exit code.
@@ -304,7 +293,22 @@ impl Drop for Broker {
     }
 }
 
-/// Whether a signal has stopped all threads of a process: `kill` returns before that (`proc_pid_stat(5)`).
+/// Sends a process a signal. After `STOP` it stands still: `kill` returns before that.
+pub(crate) async fn signal(process: &Child, name: &str) {
+    let pid = process.id().unwrap().to_string();
+    assert!(Command::new("kill").args(["-s", name, &pid]).status().await.unwrap().success());
+    if name == "STOP" && cfg!(target_os = "linux") {
+        let mut often = tokio::time::interval(std::time::Duration::from_millis(1));
+        let stopped = async {
+            while !stands_still(&pid) {
+                often.tick().await;
+            }
+        };
+        within("the process to stand still", stopped).await;
+    }
+}
+
+/// Whether a signal has stopped all threads of a process (`proc_pid_stat(5)`).
 fn stands_still(pid: &str) -> bool {
     let threads = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap();
     let mut stats = threads.filter_map(|thread| std::fs::read_to_string(thread.ok()?.path().join("stat")).ok());

@@ -21,7 +21,7 @@ pub(crate) mod rights;
 pub(crate) mod tls;
 pub(crate) mod transcript;
 
-pub(crate) use broker::Broker;
+pub(crate) use broker::{Broker, signal};
 pub(crate) use conversation::Conversation;
 pub(crate) use peer::{Peer, envelope};
 pub(crate) use tokens::{application, token_of};
