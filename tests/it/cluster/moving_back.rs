@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 use switchboard::config::Config;
-use switchboard::router::{Session, Size};
+use switchboard::router::Session;
 use wire::command::{Role, Subscribe};
 
 use super::logs;
@@ -111,18 +111,7 @@ impl Case {
         for session in [&self.crm, &self.notes] {
             self.nodes.node(OTHERS).router.detach(self.nodes.node(OTHERS).now, session);
         }
-        self.nodes.settle();
-        for _ in 0..3 {
-            for node in 0..=OTHERS {
-                let core = self.nodes.node(node);
-                core.router.expire(core.now + std::time::Duration::from_mins(5));
-            }
-            self.nodes.settle();
-        }
-        for node in (0..=OTHERS).filter(|node| Some(*node) != lost) {
-            assert_eq!(self.nodes.node(node).router.size(), Size::default(), "node {node}");
-            assert!(!self.nodes.node(node).router.has_sessions_to_move(), "node {node}");
-        }
+        self.nodes.expect_nothing_left((0..=OTHERS).filter(|node| Some(*node) != lost));
     }
 }
 

@@ -58,6 +58,22 @@ fn answers(received: &[Value]) -> Vec<String> {
     received.iter().map(short).collect()
 }
 
+#[track_caller]
+fn expect_no_request(nodes: &Nodes, when: &str) {
+    for node in 0..3 {
+        let Size { requests, given, .. } = nodes.node(node).router.size();
+        assert_eq!((requests, given), (0, 0), "node {node} {when}");
+    }
+}
+
+/// Continues a handler on its new node, with this number of messages of what follows.
+fn return_in_steps(nodes: &Nodes, handler: &mut Client, steps: usize) {
+    return_to(nodes, NEW, handler);
+    for step in 0..steps {
+        nodes.deliver_one(step % 3);
+    }
+}
+
 #[test]
 fn an_answer_arrives_also_if_the_old_node_is_lost_after_the_move() {
     for asker_node in 1..3 {
@@ -90,10 +106,7 @@ fn the_request_of_a_session_of_the_old_node_is_answered_from_the_new_one() {
     reply(&nodes, OLD, &mut handler, &request, r#","data":7"#);
     nodes.settle();
     assert_eq!(answers(&nodes.take(OLD, &asker)), ["7"]);
-    for node in 0..3 {
-        let Size { requests, given, .. } = nodes.node(node).router.size();
-        assert_eq!((requests, given), (0, 0), "node {node}");
-    }
+    expect_no_request(&nodes, "in the end");
 }
 
 #[test]
@@ -103,10 +116,7 @@ fn replies_stay_in_order_at_every_step_of_the_move() {
             let nodes = nodes(3);
             let (mut handler, asker, request) = asked(&nodes, asker_node);
             reply(&nodes, OLD, &mut handler, &request, r#","more":true,"data":0"#);
-            return_to(&nodes, NEW, &mut handler);
-            for step in 0..steps {
-                nodes.deliver_one(step % 3);
-            }
+            return_in_steps(&nodes, &mut handler, steps);
             reply(&nodes, NEW, &mut handler, &request, r#","more":true,"data":1"#);
             for node in 0..3 {
                 nodes.deliver_one(node);
@@ -115,10 +125,7 @@ fn replies_stay_in_order_at_every_step_of_the_move() {
             nodes.settle();
             let got = nodes.take(asker_node, &asker);
             assert_eq!(answers(&got), ["0", "1", "2"], "asked on node {asker_node}, after {steps} steps");
-            for node in 0..3 {
-                let Size { requests, given, .. } = nodes.node(node).router.size();
-                assert_eq!((requests, given), (0, 0), "node {node} after {steps} steps");
-            }
+            expect_no_request(&nodes, &format!("after {steps} steps"));
         }
     }
 }
@@ -129,10 +136,7 @@ fn there_is_one_answer_whichever_node_is_lost_at_whichever_step() {
         for steps in 0..40 {
             let nodes = nodes(3);
             let (mut handler, asker, request) = asked(&nodes, asker_node);
-            return_to(&nodes, NEW, &mut handler);
-            for step in 0..steps {
-                nodes.deliver_one(step % 3);
-            }
+            return_in_steps(&nodes, &mut handler, steps);
             nodes.lose(lost);
             if lost == OLD {
                 reply(&nodes, NEW, &mut handler, &request, r#","data":7"#);
@@ -152,10 +156,7 @@ fn a_request_is_cancelled_at_every_step_of_the_move() {
         for steps in 0..40 {
             let nodes = nodes(3);
             let (mut handler, asker, request) = asked(&nodes, asker_node);
-            return_to(&nodes, NEW, &mut handler);
-            for step in 0..steps {
-                nodes.deliver_one(step % 3);
-            }
+            return_in_steps(&nodes, &mut handler, steps);
             let core = nodes.node(asker_node);
             core.router.cancel(core.now, &asker, "mine").unwrap();
             nodes.settle();
@@ -163,10 +164,7 @@ fn a_request_is_cancelled_at_every_step_of_the_move() {
             assert_eq!((told.len(), &told[0]["subtopic"]), (1, &json!("Cancelled")), "after {steps} steps: {told:?}");
             assert_eq!(told[0]["inReplyTo"], request["id"], "{told:?}");
             assert_eq!(answers(&nodes.take(asker_node, &asker)), [r#""REQUEST_CANCELLED""#]);
-            for node in 0..3 {
-                let Size { requests, given, .. } = nodes.node(node).router.size();
-                assert_eq!((requests, given), (0, 0), "node {node} after {steps} steps");
-            }
+            expect_no_request(&nodes, &format!("after {steps} steps"));
         }
     }
 }
@@ -188,9 +186,7 @@ fn a_request_that_has_followed_its_handler_still_has_its_time_limit() {
         nodes.settle();
         let told = handler.take(nodes.desk(NEW), usize::MAX);
         assert_eq!(told.last().unwrap()["data"]["ErrorCode"], "NO_SUCH_REQUEST", "{told:?}");
-        for node in 0..3 {
-            assert_eq!(nodes.node(node).router.size().requests, 0, "node {node}");
-        }
+        expect_no_request(&nodes, "in the end");
     }
 }
 
@@ -220,26 +216,30 @@ fn a_part_of_a_gather_follows_its_handler() {
 }
 
 #[test]
-fn replies_that_wait_for_their_request_have_a_limit() {
-    const REPLIES: usize = 1024;
+fn replies_that_wait_for_their_requests_have_a_limit() {
     let mut config = Config::default();
     config.limits.rate = 0;
-    let refusals = |steps: usize| {
-        let nodes = Nodes::new(3, &config);
-        let (mut handler, _asker, request) = asked(&nodes, 2);
-        return_to(&nodes, NEW, &mut handler);
-        for step in 0..steps {
-            nodes.deliver_one(step % 3);
-        }
-        for _ in 0..=REPLIES {
-            reply(&nodes, NEW, &mut handler, &request, r#","more":true"#);
-        }
-        let refused = handler.take(nodes.desk(NEW), usize::MAX);
-        refused.iter().map(|it| it["data"]["ErrorCode"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
-    };
-    // Before replies wait, they go to the old node, and when the request has arrived, to the requester.
-    let refused: Vec<_> = (0..40).map(refusals).collect();
-    assert!(refused[0].is_empty() && refused[39].is_empty(), "{refused:?}");
-    assert!(refused.iter().any(|it| *it == ["TOO_MANY_REQUESTS"]), "{refused:?}");
-    assert!(refused.iter().all(|it| it.len() <= 1), "{refused:?}");
+    // One more than are held: 1,024 to one request, and 4 MiB of one session.
+    for (replies, bytes) in [(1024 + 1, 0), (64, 1 << 16)] {
+        let text = format!(r#","more":true,"data":"{}""#, "x".repeat(bytes));
+        let refusals = |steps: usize| {
+            let nodes = Nodes::new(3, &config);
+            let (mut handler, asker, request) = asked(&nodes, 2);
+            nodes.send(2, &asker, &event(DIAL, r#","id":"mine","timeout":20000"#)).unwrap();
+            let other = handler.take(nodes.desk(OLD), usize::MAX).remove(0);
+            return_in_steps(&nodes, &mut handler, steps);
+            for number in 0..replies {
+                // The bytes of both requests count together.
+                let to = if bytes > 0 && number % 2 == 0 { &other } else { &request };
+                reply(&nodes, NEW, &mut handler, to, &text);
+            }
+            let refused = handler.take(nodes.desk(NEW), usize::MAX);
+            refused.iter().map(|it| it["data"]["ErrorCode"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+        };
+        // Before replies wait, they go to the old node, and when the request has arrived, to the requester.
+        let refused: Vec<_> = (0..40).map(refusals).collect();
+        assert!(refused[0].is_empty() && refused[39].is_empty(), "{refused:?}");
+        assert!(refused.iter().any(|it| *it == ["TOO_MANY_REQUESTS"]), "{refused:?}");
+        assert!(refused.iter().all(|it| it.len() <= 1), "{refused:?}");
+    }
 }

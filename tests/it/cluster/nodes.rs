@@ -4,12 +4,13 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::task::{Context, Poll, Waker};
+use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use parking_lot::Mutex;
 use serde_json::Value;
 use switchboard::config::{Cluster, Config};
-use switchboard::router::{Backplane, CommitQueue, Ids, Lost, Policy, Router, Session, Subscribed, ValueOutcome};
+use switchboard::router::{Backplane, CommitQueue, Ids, Lost, Policy, Router, Session, Size, Subscribed, ValueOutcome};
 use wire::command::Subscribe;
 use zeroize::Zeroizing;
 
@@ -329,5 +330,40 @@ impl Nodes {
     /// What waits for a session of a node.
     pub(super) fn take(&self, node: usize, session: &Session) -> Vec<Value> {
         self.desks[node].core.take(session)
+    }
+
+    /// Delivers to a node until something is over. In a thread of its own.
+    pub(super) fn deliver_until(&self, node: usize, is_over: &AtomicBool) {
+        while !is_over.load(Ordering::Acquire) {
+            if !self.deliver_one(node) {
+                thread::yield_now();
+            }
+        }
+    }
+
+    /// Ends the memory of sessions that have moved, and of those that are away. Nothing is left then on these nodes.
+    #[track_caller]
+    pub(super) fn expect_nothing_left(&self, nodes: impl IntoIterator<Item = usize>) {
+        self.settle();
+        for _ in 0..3 {
+            for Core { router, now } in self.desks.iter().map(|desk| &desk.core) {
+                router.expire(*now + Duration::from_mins(5));
+            }
+            self.settle();
+        }
+        for node in nodes {
+            let router = &self.desks[node].core.router;
+            assert_eq!(router.size(), Size::default(), "node {node}");
+            assert!(!router.has_sessions_to_move(), "node {node}");
+        }
+    }
+}
+
+/// Tells other threads that it is over, also if the thread that has it fails.
+pub(super) struct Over<'a>(pub(super) &'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Release);
     }
 }

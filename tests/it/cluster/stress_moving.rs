@@ -6,9 +6,8 @@ use std::thread;
 
 use serde_json::{Value, json};
 use switchboard::config::Config;
-use switchboard::router::Size;
 
-use super::nodes::Nodes;
+use super::nodes::{Nodes, Over};
 use crate::support::client::Client;
 use crate::support::core::event;
 
@@ -117,24 +116,18 @@ fn a_session_that_moves_again_and_again_loses_nothing_and_gets_nothing_twice() {
     let (is_over, publishing) = (&AtomicBool::new(false), &AtomicUsize::new(NODES));
     thread::scope(|scope| {
         for node in 0..NODES {
-            scope.spawn(move || {
-                while !is_over.load(Ordering::Acquire) {
-                    if !nodes.deliver_one(node) {
-                        thread::yield_now();
-                    }
-                }
-            });
+            scope.spawn(move || nodes.deliver_until(node, is_over));
             scope.spawn(move || {
                 publish(nodes, node);
                 publishing.fetch_sub(1, Ordering::AcqRel);
             });
         }
+        let _over = Over(is_over);
         while !mover.is_done() || publishing.load(Ordering::Acquire) > 0 {
             let node = (mover.moves + 1) % 2;
             mover.move_to(node);
             mover.use_session(node);
         }
-        is_over.store(true, Ordering::Release);
     });
     nodes.settle();
     let Mover { received, mut client, moves, .. } = mover;
@@ -149,15 +142,5 @@ fn a_session_that_moves_again_and_again_loses_nothing_and_gets_nothing_twice() {
     let node = moves % 2;
     client.command(nodes.desk(node), "Application", "Unregister", &json!({}));
     nodes.node(2).router.detach(nodes.node(2).now, &notes);
-    nodes.settle();
-    for _ in 0..3 {
-        for node in 0..NODES {
-            let core = nodes.node(node);
-            core.router.expire(core.now + std::time::Duration::from_mins(5));
-        }
-        nodes.settle();
-    }
-    for node in 0..NODES {
-        assert_eq!(nodes.node(node).router.size(), Size::default(), "node {node}");
-    }
+    nodes.expect_nothing_left(0..NODES);
 }
